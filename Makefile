@@ -1,0 +1,56 @@
+# The front door. Every target makes its own virtual environment when it is missing or older than what it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs server clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What a user of the demo needs: small, so that the first look does not wait for torch.
+$(VENV)/.ready-demo: $(SOURCES) | $(VENV)/bin/python
+	@echo "Installing mantik with what the demo needs into $(VENV) ..."
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) -e '.[server,sklearn]'
+	@touch $@
+
+# What tests and checks need: every extra and the development tools.
+$(VENV)/.ready-dev: $(SOURCES) | $(VENV)/bin/python
+	@echo "Installing mantik with every extra and the development tools into $(VENV) ..."
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) torch
+	@$(INSTALL) -e '.[all]' --group dev
+	@touch $@ $(VENV)/.ready-demo
+
+demo: $(VENV)/.ready-demo  ## track a real training on an embedded platform and open it in the browser
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.ready-dev  ## run the test suite
+	@tools/ensure-chromium
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.ready-dev  ## measure what tracking costs
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.ready-dev  ## serve the documentation on a local port
+	$(BIN)/mkdocs serve
+
+server: $(VENV)/.ready-demo  ## run a platform in the foreground
+	$(BIN)/mantik server
+
+clean:  ## remove the virtual environment and everything built
+	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,41 @@
+"""MLflow tracking behind a token-secured platform.
+
+Importing this package imports nothing else: no framework, not mlflow, not requests. Each public name is loaded when it
+is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mantik.exceptions import MantikError as MantikError
+    from mantik.integrations.autolog import autolog as autolog
+    from mantik.tracking import Environment as Environment
+    from mantik.tracking import init_tracking as init_tracking
+
+__version__ = "1.0.0.dev0"
+
+__all__ = ["Environment", "MantikError", "__version__", "autolog", "init_tracking"]
+
+_HOMES = {
+    "Environment": "mantik.tracking",
+    "MantikError": "mantik.exceptions",
+    "autolog": "mantik.integrations.autolog",
+    "init_tracking": "mantik.tracking",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that defines it (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,158 @@
+"""What the user configured: the one place that reads the environment and the file that ``mantik login`` leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mantik.exceptions import ConfigurationError
+from mantik.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Profile", "Settings"]
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_OVERRIDING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AWS_SIGV4")
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Who logged in where: what ``mantik login`` remembers, without any secret.
+
+    Attributes:
+        tracking_uri: The normalised tracking URI of the platform.
+        username: The platform user.
+        api_url: ``MANTIK_API_URL`` at the time of the login, if it was set.
+    """
+
+    tracking_uri: str
+    username: str
+    api_url: str | None = None
+
+    @classmethod
+    def load(cls, home: Path) -> Profile | None:
+        """Read the profile of a home; an absent, unreadable or foreign file is no profile."""
+        try:
+            content = json.loads((home / "profile.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(content, dict) or content.get("format") != 1:
+            return None
+        uri, username, api_url = content.get("tracking_uri"), content.get("username"), content.get("api_url")
+        if not isinstance(uri, str) or not isinstance(username, str) or not isinstance(api_url, str | None):
+            return None
+        return cls(tracking_uri=uri, username=username, api_url=api_url)
+
+    def to_json(self) -> str:
+        """Write the profile as the text of its file."""
+        content = {"format": 1, "tracking_uri": self.tracking_uri, "username": self.username, "api_url": self.api_url}
+        return json.dumps(content, indent=2) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The configuration of one moment; empty variables count as unset.
+
+    Attributes:
+        tracking_uri: ``MLFLOW_TRACKING_URI`` as the user wrote it.
+        api_url: ``MANTIK_API_URL`` as the user wrote it.
+        username: ``MANTIK_USERNAME``.
+        password: ``MANTIK_PASSWORD``.
+        exported_token: ``MLFLOW_TRACKING_TOKEN``: given to a compute job, or exported by ``init_tracking()`` for
+            clients without the plugin.
+        claim: ``MANTIK_TRACKING_CLAIM``: the tracking URI that ``init_tracking()`` claimed, here or in a parent
+            process.
+        home: ``MANTIK_HOME``, by default ``~/.mantik``.
+        allow_http: ``MANTIK_ALLOW_HTTP``: credentials may travel unencrypted to hosts other than loopback.
+        overriding: Variables that are set and make MLflow authenticate in another way than with the token.
+        netrc: ``NETRC``: where requests looks for logins instead of ``~/.netrc``.
+    """
+
+    tracking_uri: str | None = None
+    api_url: str | None = None
+    username: str | None = None
+    password: Secret | None = None
+    exported_token: Secret | None = None
+    claim: str | None = None
+    home: Path = Path()
+    allow_http: bool = False
+    overriding: tuple[str, ...] = ()
+    netrc: Path | None = None
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings: the environment first, then what ``mantik login`` remembered.
+
+        The remembered profile fills gaps only where it cannot contradict: a tracking URI or API URL in the environment
+        that differs from it makes it void, so that a user name never goes to a platform that it was not meant for.
+
+        Args:
+            environ: The variables to read. Default: those of the process.
+
+        Raises:
+            ConfigurationError: ``MANTIK_ALLOW_HTTP`` is neither true nor false.
+        """
+        environ = os.environ if environ is None else environ
+        token = _text(environ, "MLFLOW_TRACKING_TOKEN")
+        password = environ.get("MANTIK_PASSWORD")
+        home = _text(environ, "MANTIK_HOME")
+        netrc = _text(environ, "NETRC")
+        settings = cls(
+            tracking_uri=_text(environ, "MLFLOW_TRACKING_URI"),
+            api_url=_text(environ, "MANTIK_API_URL"),
+            username=_text(environ, "MANTIK_USERNAME"),
+            password=Secret(password) if password else None,
+            exported_token=Secret(token) if token else None,
+            claim=_text(environ, "MANTIK_TRACKING_CLAIM"),
+            home=Path(home).expanduser() if home else Path("~/.mantik").expanduser(),
+            allow_http=_flag(environ, "MANTIK_ALLOW_HTTP"),
+            overriding=tuple(name for name in _OVERRIDING if environ.get(name)),
+            netrc=Path(netrc).expanduser() if netrc else None,
+        )
+        return settings._with_profile()
+
+    @property
+    def given_token(self) -> Secret | None:
+        """The token that a compute job was given: there is one in the environment, and nobody who could log in."""
+        return self.exported_token if self.username is None else None
+
+    def for_claim(self) -> Settings:
+        """Return these settings with the claimed platform as the tracking URI, wherever MLflow points by now."""
+        return replace(self, tracking_uri=self.claim)
+
+    def _with_profile(self) -> Settings:
+        if self.given_token is not None or (self.username is not None and self.tracking_uri is not None):
+            return self
+        profile = Profile.load(self.home)
+        if profile is None:
+            return self
+        same_uri = self.tracking_uri is None or self.tracking_uri.rstrip("/") == profile.tracking_uri
+        same_api = self.api_url is None or self.api_url == profile.api_url
+        same_user = self.username is None or self.username == profile.username
+        if not (same_uri and same_api and same_user):
+            return self
+        return replace(
+            self,
+            tracking_uri=self.tracking_uri or profile.tracking_uri,
+            api_url=self.api_url or profile.api_url,
+            username=profile.username,
+        )
+
+
+def _text(environ: Mapping[str, str], name: str) -> str | None:
+    return environ.get(name, "").strip() or None
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name, "").strip().lower()
+    if value in _TRUE:
+        return True
+    if not value or value in _FALSE:
+        return False
+    raise ConfigurationError(f"{name} is {value!r}, which is neither true nor false. Set it to 1 or 0.")

@@ -1,0 +1,197 @@
+"""The front door: log in, and point MLflow at the platform."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from mantik.auth.conflicts import conflicting_files
+from mantik.auth.login import token_source
+from mantik.auth.urls import is_local, normalise_tracking_uri
+from mantik.exceptions import MissingSettingsError
+from mantik.settings import Settings
+
+__all__ = ["Environment", "init_tracking", "prepare"]
+
+_logger = logging.getLogger(__name__)
+_said: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What ``init_tracking()`` set up.
+
+    Attributes:
+        tracking_uri: Where MLflow tracks to: the platform's normalised base URL, or the local URI as it was given.
+        token: The access token that is good now; empty with a local URI. Masked in the repr.
+        username: The platform user; None with a local URI, or where a given token does not tell.
+        api_url: ``MANTIK_API_URL``, where it is in use.
+        can_renew: Whether the token can be renewed; the one that a compute job was given cannot.
+        overridden: Variables that would have won over the token and were taken away.
+    """
+
+    tracking_uri: str
+    token: str = field(default="", repr=False)
+    username: str | None = None
+    api_url: str | None = None
+    can_renew: bool = True
+    overridden: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the environment variables for a child process or another shell.
+
+        With them, MLflow authenticates without another login, and renews the token where mantik is installed and the
+        login is cached. Variables that would win over the token are there with an empty value.
+        """
+        variables = {"MLFLOW_TRACKING_URI": self.tracking_uri}
+        if not self.token:
+            return variables
+        variables |= {
+            "MLFLOW_TRACKING_AUTH": "mantik",
+            "MLFLOW_TRACKING_TOKEN": self.token,
+            "MANTIK_TRACKING_CLAIM": self.tracking_uri,
+        }
+        # In a compute job nobody can log in; a user name there would say that somebody can.
+        if self.username is not None and self.can_renew:
+            variables["MANTIK_USERNAME"] = self.username
+        if self.api_url is not None:
+            variables["MANTIK_API_URL"] = self.api_url
+        return variables | dict.fromkeys(self.overridden, "")
+
+    def to_bash_statement(self, no_export: bool = False) -> str:  # noqa: FBT001, FBT002  # the contract's
+        """Return one line per variable for a POSIX shell, each value quoted where it needs to be.
+
+        Args:
+            no_export: Leave out ``export``, for ``env $(mantik init --no-export) command``.
+        """
+        prefix = "" if no_export else "export "
+        return "\n".join(
+            f"{prefix}{name}={shlex.quote(value) if value else ''}" for name, value in self.to_dict().items()
+        )
+
+    def __repr__(self) -> str:
+        """Show everything but the token."""
+        token = "'***'" if self.token else "''"
+        return f"Environment(tracking_uri={self.tracking_uri!r}, username={self.username!r}, token={token})"
+
+
+def init_tracking() -> Environment:
+    """Log in to the platform and point MLflow at it.
+
+    Reads ``MLFLOW_TRACKING_URI``, ``MANTIK_USERNAME`` and ``MANTIK_PASSWORD`` (or what ``mantik login`` remembered),
+    gets a token, and sets the variables that MLflow reads, in this process and so for its children. From then on
+    ``mlflow.*`` works as MLflow documents it; the token is renewed by itself for as long as the login lasts.
+
+    Call it as often as you like: while the token is good it sends no request and changes nothing. It may be called
+    before or after
+    ``import mlflow``. In a compute job (``MLFLOW_TRACKING_TOKEN`` set, no ``MANTIK_USERNAME``) the given token is used
+    and nobody logs in. With a local tracking URI (a path, ``file:`` or a database) nobody logs in either.
+
+    Returns:
+        What was set up, with a token that is good now.
+
+    Raises:
+        MissingSettingsError: Settings are missing; the error names all of them.
+        ConfigurationError: A setting is malformed, or the URL is none that credentials may be sent to.
+        AuthenticationError: The platform refused the login.
+        PlatformError: The platform did not answer within 5 s to connect and 15 s to read, or not as a platform does.
+    """
+    settings = Settings.from_environment()
+    environment = prepare(settings)
+    if environment.token:
+        _claim(environment, settings)
+    else:
+        _leave_local(environment, settings)
+    return environment
+
+
+def prepare(settings: Settings) -> Environment:
+    """Do what ``init_tracking()`` does up to the token, and change nothing in the process.
+
+    Args:
+        settings: What is configured.
+
+    Raises:
+        MantikError: As ``init_tracking()``.
+    """
+    if settings.tracking_uri is not None and is_local(settings.tracking_uri):
+        return Environment(tracking_uri=settings.tracking_uri)
+    _require(settings)
+    uri = normalise_tracking_uri(settings.tracking_uri or "", allow_http=settings.allow_http)
+    source = token_source(settings)
+    return Environment(
+        tracking_uri=uri,
+        token=source.token().reveal(),
+        username=source.username,
+        api_url=settings.api_url,
+        can_renew=settings.given_token is None,
+        overridden=settings.overriding,
+    )
+
+
+def _require(settings: Settings) -> None:
+    """Name everything that is missing, in one error."""
+    missing = []
+    if settings.tracking_uri is None:
+        missing.append(("MLFLOW_TRACKING_URI", "the platform's base URL, e.g. https://test.cloud.mantik.ai"))
+    if settings.username is None and settings.given_token is None:
+        missing.append(("MANTIK_USERNAME", "your user name on the platform"))
+    if missing and settings.password is None and settings.given_token is None:
+        missing.append(("MANTIK_PASSWORD", "your password there; not needed after 'mantik login'"))
+    if missing:
+        lines = "".join(f"\n  export {name}=...   # {meaning}" for name, meaning in missing)
+        raise MissingSettingsError(
+            f"mantik cannot log in, because settings are missing. Set them, or run 'mantik login' once:{lines}",
+            tuple(name for name, _ in missing),
+        )
+
+
+def _claim(environment: Environment, settings: Settings) -> None:
+    for name, value in environment.to_dict().items():
+        # Writing a variable while another thread reads one is not safe in C, so nothing is written that is there
+        # already.
+        if value and os.environ.get(name) != value:
+            os.environ[name] = value
+    for name in environment.overridden:
+        os.environ.pop(name, None)
+        _say_once(f"{name} was removed from this process: MLflow would have used it instead of the platform's token.")
+    for sentence in conflicting_files(urlsplit(environment.tracking_uri).hostname or "", settings.netrc):
+        _say_once(
+            f"{sentence} Plain mlflow in this process is not affected; remove the entry if another client is refused."
+        )
+    _point_mlflow(environment.tracking_uri)
+
+
+def _leave_local(environment: Environment, settings: Settings) -> None:
+    scheme, separator, _ = environment.tracking_uri.partition("://")
+    # A database URL may hold a password.
+    shown = f"a {scheme} store" if separator else environment.tracking_uri
+    _say_once(f"MLFLOW_TRACKING_URI is local ({shown}): nobody was logged in, and nothing is sent to a platform.")
+    if settings.claim is None:
+        return
+    os.environ.pop("MANTIK_TRACKING_CLAIM", None)
+    if os.environ.get("MLFLOW_TRACKING_AUTH") == "mantik":
+        del os.environ["MLFLOW_TRACKING_AUTH"]
+    if settings.given_token is None:
+        os.environ.pop("MLFLOW_TRACKING_TOKEN", None)
+    _point_mlflow(environment.tracking_uri)
+
+
+def _point_mlflow(uri: str) -> None:
+    """Tell mlflow where to track to, if it is imported already; otherwise it reads the environment when it is."""
+    mlflow: Any = sys.modules.get("mlflow")
+    set_tracking_uri = getattr(mlflow, "set_tracking_uri", None)
+    # Setting it resets MLflow's tracing, so it is set only where it changes something.
+    if set_tracking_uri is not None and mlflow.get_tracking_uri() != uri:
+        set_tracking_uri(uri)
+
+
+def _say_once(sentence: str) -> None:
+    if sentence not in _said:
+        _said.add(sentence)
+        _logger.warning(sentence)
