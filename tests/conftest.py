@@ -1,0 +1,27 @@
+"""What all tests share: nobody's own login and settings leak into a test."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_PREFIXES = ("MANTIK_", "MLFLOW_")
+
+
+@pytest.fixture
+def blank_environment(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """No setting of mantik or MLflow, a home of its own, and everything as before afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(_PREFIXES)]:
+            patch.delenv(name)
+        patch.setenv("MANTIK_HOME", str(tmp_path / "mantik-home"))
+        patch.setenv("HOME", str(tmp_path))
+        yield patch
+        for name in [name for name in os.environ if name.startswith(_PREFIXES)]:
+            del os.environ[name]
