@@ -1,0 +1,69 @@
+"""A first tracked training: recognise handwritten digits.
+
+Before it runs, tell it where the platform is and who you are::
+
+    export MLFLOW_TRACKING_URI=https://test.cloud.mantik.ai
+    export MANTIK_USERNAME=...
+    export MANTIK_PASSWORD=...
+
+    python examples/quickstart.py
+"""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # draw into files, also where there is no screen
+
+import matplotlib.pyplot as plt  # noqa: E402  # after the choice of the backend
+import mlflow  # noqa: E402
+from sklearn.datasets import load_digits  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, log_loss, top_k_accuracy_score  # noqa: E402
+from sklearn.model_selection import train_test_split  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+
+import mantik  # noqa: E402
+
+
+def main() -> str:
+    """Train, track, and return the id of the run."""
+    # Logs in and switches on MLflow's autologging: every fit below is recorded with its parameters and its data. The
+    # model is logged further down, once, with an example of its input.
+    mantik.autolog(log_models=False, silent=True)
+    mlflow.set_experiment("quickstart")
+
+    digits = load_digits()
+    split = train_test_split(digits.data, digits.target, test_size=0.25, stratify=digits.target, random_state=0)
+    train_images, test_images, train_labels, test_labels = split
+
+    with mlflow.start_run(run_name="digits") as run:
+        mlflow.log_param("image_size", "8x8")
+
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=500))
+        model.fit(train_images, train_labels)
+
+        predictions = model.predict(test_images)
+        probabilities = model.predict_proba(test_images)
+        mlflow.log_metric("test_accuracy", accuracy_score(test_labels, predictions))
+        mlflow.log_metric("test_log_loss", log_loss(test_labels, probabilities))
+        # A metric with steps becomes a curve: how often the right digit is among the k most probable ones.
+        for k in range(1, 6):
+            mlflow.log_metric("test_top_k_accuracy", top_k_accuracy_score(test_labels, probabilities, k=k), step=k)
+
+        with TemporaryDirectory() as folder:
+            picture = Path(folder) / "confusion_matrix.png"
+            ConfusionMatrixDisplay.from_predictions(test_labels, predictions, cmap="Blues", colorbar=False)
+            plt.title("Which digit was taken for which")
+            plt.savefig(picture, dpi=150, bbox_inches="tight")
+            plt.close()
+            mlflow.log_artifact(str(picture))
+
+        mlflow.sklearn.log_model(model, name="digits-model", input_example=test_images[:2])
+        return run.info.run_id
+
+
+if __name__ == "__main__":
+    main()
