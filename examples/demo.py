@@ -1,7 +1,8 @@
 """The whole way in one command: a platform, a login, a training, and the run in the browser.
 
-Starts a platform on a free port of this machine with a throw-away user, runs ``quickstart.py`` against it through the real login, and shows what
-was tracked. In a terminal the platform stays up until Ctrl-C, so that the link opens; otherwise the demo ends by itself.
+Starts a platform on a free port of this machine with a throw-away user, runs ``quickstart.py`` against it through the
+real login, and shows what was tracked. In a terminal the platform stays up until Ctrl-C, so that the link opens;
+otherwise the demo ends by itself.
 """
 
 from __future__ import annotations

@@ -16,16 +16,16 @@ import matplotlib as mpl
 
 mpl.use("Agg")  # draw into files, also where there is no screen
 
-import matplotlib.pyplot as plt  # noqa: E402  # after the choice of the backend
-import mlflow  # noqa: E402
-from sklearn.datasets import load_digits  # noqa: E402
-from sklearn.linear_model import LogisticRegression  # noqa: E402
-from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, log_loss, top_k_accuracy_score  # noqa: E402
-from sklearn.model_selection import train_test_split  # noqa: E402
-from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
+import matplotlib.pyplot as plt  # after the choice of the backend
+import mlflow
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, log_loss, top_k_accuracy_score
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-import mantik  # noqa: E402
+import mantik
 
 
 def main() -> str:

@@ -16,7 +16,7 @@ __all__ = ["clean_environment", "run_script", "start_script"]
 
 
 def clean_environment(settings: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return this process's environment without any setting of mantik or MLflow, with a home of its own, plus settings."""
+    """Return this process's environment with a home of its own and no settings but these."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MANTIK_", "MLFLOW_"))}
     own = {"HOME": str(home), "MPLCONFIGDIR": str(home / "matplotlib"), "MLFLOW_DISABLE_TELEMETRY": "true"}
     return {**inherited, "MANTIK_HOME": str(home / ".mantik"), **own, **settings}

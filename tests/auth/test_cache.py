@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import os
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from mantik.auth.cache import TokenCache
 from mantik.auth.token import Token
 from mantik.secret import Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 URL = "https://platform.example.org/api/mantik/tokens"
 TOKEN = Token(Secret("an-access-token"), Secret("a-refresh-token"), expires_at=1_700_000_000.5, lifetime=3600.0)

@@ -233,7 +233,7 @@ def test_a_forked_child_does_not_inherit_a_held_lock(tmp_path: Path) -> None:
             assert not renewing.done()
         child = os.fork()
         if child == 0:
-            # The forked copy of the office lets the child through, and the cache is elsewhere: its file lock is the parent's.
+            # The child's copy of the office lets it through; the cache is elsewhere, as the parent holds its file lock.
             office.gate = None
             login.cache = replace(login.cache, home=tmp_path / "child")
             os._exit(0 if login.token() == Secret("access-3") else 1)

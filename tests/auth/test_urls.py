@@ -136,7 +136,7 @@ def test_every_configuration_gives_one_url_or_one_error(case: Case, blank_enviro
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.tracking_uri!r}+{case.api_url!r}")
 def test_no_other_host_is_ever_asked(case: Case, blank_environment: pytest.MonkeyPatch) -> None:
-    """`init_tracking()` looks up and connects to the resolved host alone, and to none where the configuration is wrong."""
+    """`init_tracking()` looks up the resolved host alone, and none where the configuration is wrong."""
     for name, value in _environment(case).items():
         blank_environment.setenv(name, value)
     asked: list[str] = []
@@ -198,7 +198,8 @@ def test_the_same_origin_is_recognised(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", ["http://a.example.org", "https://b.example.org", "https://a.example.org:444", "https://a.example.org.evil"]
+    "other",
+    ["http://a.example.org", "https://b.example.org", "https://a.example.org:444", "https://a.example.org.evil"],
 )
 def test_another_origin_is_another(other: str) -> None:
     """Another scheme, host or port is another origin."""

@@ -31,7 +31,7 @@ def run_id_in(output: str) -> str:
 
 
 def test_simple_tracking(mantik_platform: Platform, environment: dict[str, str], tmp_path: Path) -> None:
-    """Section "Simple tracking": `init_tracking()` reads the environment, gets a token and points mlflow at the platform."""
+    """Section "Simple tracking": `init_tracking()` reads the environment, gets a token, points mlflow there."""
     output = run_script(
         """
         import mantik
@@ -73,10 +73,8 @@ def test_remote_tracking(mantik_platform: Platform, environment: dict[str, str],
     assert mantik_platform.read_back.run(run_id_in(output)).status == "FINISHED"
 
 
-def test_a_compute_job_needs_no_init_tracking(
-    mantik_platform: Platform, environment: dict[str, str], tmp_path: Path
-) -> None:
-    """Section "Remote tracking": where URI and token are provided, standard mlflow works, and `init_tracking()` does no harm."""
+def test_a_compute_job_needs_no_init_tracking(mantik_platform: Platform, tmp_path: Path) -> None:
+    """Section "Remote tracking": with URI and token given, plain mlflow works; `init_tracking()` does no harm."""
     login = requests.post(
         f"{mantik_platform.url}/api/mantik/tokens/create",
         json={"username": mantik_platform.username, "password": mantik_platform.password},

@@ -76,8 +76,8 @@ def test_a_training_of_ten_token_lives_sees_no_401(
                 mlflow.log_metric("step", step, step=step)
                 mlflow.log_artifact("artifact.bin", f"at/{{step}}")
                 if step % 50 == 0:
-                    requirements = ["scikit-learn"]
-                    mlflow.sklearn.log_model(model, name="line", registered_model_name="lasting", pip_requirements=requirements)
+                    options = {{"registered_model_name": "lasting", "pip_requirements": ["scikit-learn"]}}
+                    mlflow.sklearn.log_model(model, name="line", **options)
                 client.set_registered_model_tag("lasting", "step", str(step))
                 step += 1
         print("DONE", json.dumps([run.info.run_id, step, time.monotonic() - started]))
