@@ -47,7 +47,7 @@ CHILDREN = {
         child.start(); child.join(); assert child.exitcode == 0""",
     "child": """code = "import mlflow, os; mlflow.MlflowClient().log_metric(os.environ['RUN'], 'child', 1.0)"
         subprocess.run([sys.executable, "-c", code], check=True)""",
-    "no password": """code = "import mlflow, os; mlflow.MlflowClient().log_metric(os.environ['RUN'], 'no password', 1.0)"
+    "no password": """code = "import mlflow, os; mlflow.log_metric('no password', 1.0, run_id=os.environ['RUN'])"
         del os.environ["MANTIK_PASSWORD"]
         subprocess.run([sys.executable, "-c", code], check=True)""",
 }

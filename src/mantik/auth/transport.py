@@ -39,15 +39,6 @@ def send(request: TokenRequest) -> TokenAnswer:
         session.trust_env = origin is None or not origin.is_loopback
         try:
             return _post(session, request)
-        except requests.exceptions.SSLError as error:
-            problem = (
-                f"its certificate was not accepted ({reason_of(error)}). "
-                "Set REQUESTS_CA_BUNDLE if it is signed by your institution"
-            )
-        except requests.exceptions.ConnectTimeout:
-            problem = f"no connection within {CONNECT_TIMEOUT_SECONDS:.0f} s"
-        except requests.exceptions.Timeout:
-            problem = f"no answer within {READ_TIMEOUT_SECONDS:.0f} s"
         except requests.exceptions.RequestException as error:
             problem = reason_of(error)
     # Raised outside the except block: a chained error of requests would carry the request, and with it the password,
@@ -80,7 +71,21 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: requests.exceptions.RequestException) -> str:
+    """Say in plain words why a request got no answer."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return (
+            f"its certificate was not accepted ({_innermost(error)}). "
+            "Set REQUESTS_CA_BUNDLE if it is signed by your institution"
+        )
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return f"no connection within {CONNECT_TIMEOUT_SECONDS:.0f} s"
+    if isinstance(error, requests.exceptions.Timeout):
+        return f"no answer within {READ_TIMEOUT_SECONDS:.0f} s"
+    return _innermost(error)
+
+
+def _innermost(error: Exception) -> str:
     """Name the innermost cause: the outer texts repeat the URL and object addresses."""
     cause: BaseException = error
     while True:

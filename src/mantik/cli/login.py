@@ -24,9 +24,10 @@ __all__ = ["login", "logout"]
 @click.option("--username", help="User name on the platform.  [default: MANTIK_USERNAME, else asked for]")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input, for scripts.")
 def login(*, uri: str | None, username: str | None, password_stdin: bool) -> None:
-    """Log in once; afterwards no password is needed until the login ends.
+    """Log in once, for all trainings to come.
 
-    What is kept is a pair of tokens, readable by you alone, never the password.
+    Afterwards no password is needed until the login ends. What is kept is a pair of tokens, readable by you alone,
+    never the password.
     """
     settings = Settings.from_environment()
     uri = (

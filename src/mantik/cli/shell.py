@@ -13,7 +13,7 @@ __all__ = ["init"]
 @click.command()
 @click.option("--no-export", is_flag=True, help="Leave out 'export', for: env $(mantik init --no-export) command")
 def init(*, no_export: bool) -> None:
-    r"""Print the environment that points MLflow at the platform.
+    r"""Print the environment for a shell.
 
     \b
     eval $(mantik init)                     # for this shell and what it starts

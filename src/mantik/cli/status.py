@@ -60,7 +60,11 @@ class Report:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for scripts.")
 def status(*, as_json: bool) -> None:
-    """Show who is logged in where, and whether tracking works; exit code 1 if it would not."""
+    """Show whether tracking works, and why not.
+
+    Who is logged in where, until when the token is good, and whether the platform answers. The exit code is 1 if a
+    training that starts now would not be tracked.
+    """
     report = _report()
     if as_json:
         click.echo(json.dumps(asdict(report)))
