@@ -6,28 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import requests
 
 from mantik.server.config import ServerConfig
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-COMMAND = [sys.executable, "-c", "from mantik.server.command import server; server(prog_name='mantik server')"]
+COMMAND = [sys.executable, "-m", "mantik", "server"]
 PASSWORD = "correct-horse-battery"
 DEADLINE = 60.0
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for a condition, and fail if it does not come true in time."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE} s"
-        time.sleep(0.02)
 
 
 def run_command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

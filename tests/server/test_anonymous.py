@@ -78,6 +78,17 @@ def test_no_route_of_the_server_answers_anonymously(platform: RunningPlatform, a
     assert answered == []
 
 
+def test_the_assistant_is_closed_for_everybody(platform: RunningPlatform) -> None:
+    """No signed-in user reaches MLflow's assistant, which runs commands as the server, under any of its routes."""
+    from mlflow.server.fastapi_app import app
+
+    paths = {filled(path) for _, path in routes_of(app) if "assistant" in path}
+    assert len(paths) > 3
+    token = platform.access_token("alice")
+    assert {platform.get(path, token).status_code for path in paths} == {403}
+    assert platform.get("/ajax-api/2.0/mlflow/experiments/search?max_results=1", token).status_code == 200
+
+
 def test_the_open_list_is_the_documented_one() -> None:
     """Tokens, sign-in, health and version are open; nothing else is."""
     assert (

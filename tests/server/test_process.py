@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import requests
 
 from mantik.server.process import ServerOptions, ServerProcess, start
+from mantik.testing import wait_until
 
-from .running import COMMAND, DEADLINE, PASSWORD, RunningPlatform, run_command, wait_until
+from .running import COMMAND, DEADLINE, PASSWORD, RunningPlatform, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def test_nothing_outlives_a_killed_command_and_workers_agree(tmp_path: Path) -> 
     assert len(running.server_processes()) >= 4
     os.kill(running.process.pid, signal.SIGKILL)
     running.process.wait()
-    wait_until(lambda: not running.server_processes(), "the server processes end")
+    wait_until(lambda: not running.server_processes(), deadline=DEADLINE, what="the server processes end")
     running.process.communicate()
 
     again = RunningPlatform(tmp_path / "data")
@@ -60,10 +61,10 @@ def test_command_that_is_killed_early_leaves_nothing(tmp_path: Path) -> None:
     """A kill while the server is still loading is noticed as well."""
     process = subprocess.Popen([*COMMAND, "--port", "0", "--data", str(tmp_path)], stderr=subprocess.DEVNULL)
     seen = _Seen(tmp_path, process)
-    wait_until(lambda: bool(seen.server_processes()), "a server process starts")
+    wait_until(lambda: bool(seen.server_processes()), deadline=DEADLINE, what="a server process starts")
     process.kill()
     process.wait()
-    wait_until(lambda: not seen.server_processes(), "the server processes end")
+    wait_until(lambda: not seen.server_processes(), deadline=DEADLINE, what="the server processes end")
 
 
 class _Seen(RunningPlatform):

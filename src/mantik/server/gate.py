@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 OPEN_PATHS: Final = frozenset({CREATE_PATH, REFRESH_PATH, HEALTH_PATH, SIGN_IN_PATH, "/health", "/version"})
 """The paths that answer without a token. Exactly these: no other spelling of them and nothing below them."""
 
+CLOSED_PATH: Final = "/ajax-api/3.0/mlflow/assistant"
+"""MLflow's assistant, closed for everybody: it runs shell commands as the account of the server, and takes whoever
+comes over loopback (each user of the machine, everything behind a proxy) for the server's owner."""
+
 _CALLED_BY_PROGRAMS: Final = ("/api/", "/ajax-api/", "/v1/", "/gateway/", "/graphql", "/static-files/")
 _CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
 _UNAUTHORIZED: Final = {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -81,6 +85,11 @@ class Gate:
         if isinstance(admission, Response):
             await _drain(scope, receive)
             await admission(scope, receive, send)
+            return
+        if scope["path"].startswith(CLOSED_PATH):
+            await _drain(scope, receive)
+            refusal = "Refused: the MLflow Assistant is switched off, because it runs commands on the server"
+            await PlainTextResponse(refusal, 403)(scope, receive, send)
             return
         inner = self._inner
         scope = _without_credentials(scope)
