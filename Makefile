@@ -41,13 +41,13 @@ check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.ready-dev  ## measure what tracking costs
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.ready-dev  ## serve the documentation on a local port
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 server: $(VENV)/.ready-demo  ## run a platform in the foreground
 	$(BIN)/mantik server

@@ -9,7 +9,18 @@ import pytest
 
 import mantik
 
-FRAMEWORKS = ("mlflow", "requests", "sklearn", "torch", "lightning", "pytorch_lightning", "keras", "jax", "numpy", "pandas")
+FRAMEWORKS = (
+    "mlflow",
+    "requests",
+    "sklearn",
+    "torch",
+    "lightning",
+    "pytorch_lightning",
+    "keras",
+    "jax",
+    "numpy",
+    "pandas",
+)
 
 WATCHED = """
     import json, os, sys, threading

@@ -6,8 +6,8 @@ is first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
+# Type checkers take this name for true. Importing it from typing would take longer than all the rest of this module.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from mantik.exceptions import MantikError as MantikError
@@ -33,7 +33,9 @@ def __getattr__(name: str) -> object:
     if home is None:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(importlib.import_module(home), name)
+    from importlib import import_module
+
+    return getattr(import_module(home), name)
 
 
 def __dir__() -> list[str]:

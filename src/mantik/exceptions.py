@@ -1,6 +1,6 @@
 """Every error that mantik raises.
 
-The tree::
+The tree:
 
     MantikError
     ├── ConfigurationError (also ValueError)   a setting is malformed or contradicts another

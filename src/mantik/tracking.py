@@ -160,10 +160,10 @@ def _claim(environment: Environment, settings: Settings) -> None:
     for name in environment.overridden:
         os.environ.pop(name, None)
         _say_once(f"{name} was removed from this process: MLflow would have used it instead of the platform's token.")
-    for sentence in conflicting_files(urlsplit(environment.tracking_uri).hostname or "", settings.netrc):
-        _say_once(
-            f"{sentence} Plain mlflow in this process is not affected; remove the entry if another client is refused."
-        )
+    if settings.claim != environment.tracking_uri:
+        # Only at the first claim: later calls are to cost microseconds, and files are not read in those.
+        for sentence in conflicting_files(urlsplit(environment.tracking_uri).hostname or "", settings.netrc):
+            _say_once(f"{sentence} mlflow in this process is not affected; remove it if another client is refused.")
     _point_mlflow(environment.tracking_uri)
 
 

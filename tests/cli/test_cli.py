@@ -210,7 +210,7 @@ def test_a_failed_init_prints_nothing_for_the_shell(
         proxy.fault(fault)
         done = mantik("init", environment={**user, "MLFLOW_TRACKING_URI": proxy.url})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("mantik: ")
+    assert done.stderr.startswith("Error: ")
 
 
 @pytest.mark.parametrize("as_json", [True, False])

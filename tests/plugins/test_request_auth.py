@@ -124,3 +124,14 @@ def test_an_outage_of_the_token_service_alone_stops_nobody(tracked: FaultProxy, 
         for step in range(20):
             mlflow.log_metric("loss", 1.0, step=step)
     assert len(mantik_platform.read_back.metric_history(run.info.run_id, "loss")) == 20
+
+
+def test_a_claim_that_was_changed_is_checked_like_a_setting(blank_environment: pytest.MonkeyPatch) -> None:
+    """A claim for an unencrypted public address puts the token on nothing: it is an error."""
+    from mantik.exceptions import EndpointError
+    from mantik.plugins.request_auth import MantikRequestAuthProvider
+
+    blank_environment.setenv("MANTIK_TRACKING_CLAIM", "http://platform.example.org")
+    blank_environment.setenv("MLFLOW_TRACKING_TOKEN", "opaque")
+    with pytest.raises(EndpointError, match="MLFLOW_TRACKING_URI begins with http://"):
+        MantikRequestAuthProvider().get_auth()

@@ -15,7 +15,7 @@ from requests.auth import AuthBase
 from requests.exceptions import RequestException
 
 from mantik.auth.login import token_source
-from mantik.auth.urls import Origin
+from mantik.auth.urls import Origin, platform_origin
 from mantik.exceptions import MantikError
 from mantik.secret import Secret
 from mantik.settings import Settings
@@ -120,10 +120,11 @@ def claimed_auth() -> AuthBase:
         ConfigurationError: The environment was changed since and does not make sense any more.
     """
     settings = Settings.from_environment()
-    origin = Origin.of(settings.claim) if settings.claim is not None else None
-    if origin is None:
+    if settings.claim is None:
         _logger.warning("MLFLOW_TRACKING_AUTH=mantik is set, but no platform: call mantik.init_tracking() first.")
         return _Nothing()
+    # Checked again: the claim comes from the environment, and may have been changed on the way.
+    origin = platform_origin(settings.claim, allow_http=settings.allow_http)
     return BearerAuth(origin, token_source(settings.for_claim()), settings.exported_token)
 
 

@@ -18,7 +18,7 @@ from mantik.exceptions import EndpointError, MissingSettingsError
 if TYPE_CHECKING:
     from mantik.settings import Settings
 
-__all__ = ["Origin", "TokenEndpoint", "is_local", "normalise_tracking_uri", "token_endpoint"]
+__all__ = ["Origin", "TokenEndpoint", "is_local", "normalise_tracking_uri", "platform_origin", "token_endpoint"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _DATABASES = frozenset({"sqlite", "postgresql", "mysql", "mssql", "oracle"})
@@ -145,7 +145,28 @@ def token_endpoint(settings: Settings) -> TokenEndpoint:
     )
 
 
+def platform_origin(uri: str, *, allow_http: bool = False) -> Origin:
+    """Return the origin of a platform's tracking URI, which has to pass the same checks as anywhere else.
+
+    Args:
+        uri: The tracking URI.
+        allow_http: Whether http is allowed to hosts other than loopback.
+
+    Raises:
+        EndpointError: The URI is none that a token may be sent to.
+    """
+    return _checked("MLFLOW_TRACKING_URI", uri, allow_http=allow_http)[1]
+
+
 def _normalised(name: str, url: str, *, allow_http: bool) -> str:
+    parts, origin = _checked(name, url, allow_http=allow_http)
+    shown = f"[{origin.host}]" if ":" in origin.host else origin.host
+    port = f":{parts.port}" if parts.port is not None else ""
+    path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
+    return f"{origin.scheme}://{shown}{port}{path}"
+
+
+def _checked(name: str, url: str, *, allow_http: bool) -> tuple[SplitResult, Origin]:
     parts = _split(name, url)
     host = parts.hostname or ""
     origin = Origin.of(url)
@@ -156,10 +177,7 @@ def _normalised(name: str, url: str, *, allow_http: bool) -> str:
             f"{name} begins with http://, and {host} is not this machine: credentials would travel unencrypted. "
             "Use https://, or set MANTIK_ALLOW_HTTP=1 if that network is trusted."
         )
-    shown = f"[{origin.host}]" if ":" in origin.host else origin.host
-    port = f":{parts.port}" if parts.port is not None else ""
-    path = re.sub(r"/{2,}", "/", parts.path).rstrip("/")
-    return f"{origin.scheme}://{shown}{port}{path}"
+    return parts, origin
 
 
 def _split(name: str, url: str) -> SplitResult:

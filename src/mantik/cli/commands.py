@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import Any
 
 import click
@@ -46,8 +45,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except MantikError as error:
-            click.echo(f"mantik: {error}", err=True)
-            sys.exit(1)
+            raise click.ClickException(str(error)) from None
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

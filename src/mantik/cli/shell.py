@@ -10,15 +10,23 @@ from mantik.tracking import prepare
 __all__ = ["init"]
 
 
-@click.command()
+_EXAMPLES = """
+\b
+For this shell and what it starts:
+  eval "$(mantik init)"
+
+\b
+For one command:
+  env $(mantik init --no-export) mlflow experiments search
+"""
+
+
+@click.command(epilog=_EXAMPLES)
 @click.option("--no-export", is_flag=True, help="Leave out 'export', for: env $(mantik init --no-export) command")
 def init(*, no_export: bool) -> None:
-    r"""Print the environment for a shell.
+    """Print the environment for a shell.
 
-    \b
-    eval $(mantik init)                     # for this shell and what it starts
-    env $(mantik init --no-export) mlflow experiments search
-
-    Nothing is printed when it fails, and the exit code is 1. To stop a script then: vars=$(mantik init) && eval "$vars"
+    One line per variable, quoted for a POSIX shell. When it fails, nothing is printed and the exit code is 1; to stop a
+    script then: vars=$(mantik init) && eval "$vars"
     """
     click.echo(prepare(Settings.from_environment()).to_bash_statement(no_export))

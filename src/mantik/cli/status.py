@@ -19,7 +19,7 @@ from rich.text import Text
 from mantik.auth.bearer import BearerAuth
 from mantik.auth.login import Login, token_source
 from mantik.auth.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, reason_of
-from mantik.auth.urls import Origin
+from mantik.auth.urls import platform_origin
 from mantik.exceptions import MantikError
 from mantik.settings import Settings
 from mantik.tracking import prepare
@@ -90,7 +90,9 @@ def _report() -> Report:
         )
     source = token_source(settings)
     until = source.known if isinstance(source, Login) else None
-    server, problem = _ask(environment, BearerAuth(_origin(environment), source))
+    server, problem = _ask(
+        environment, BearerAuth(platform_origin(environment.tracking_uri, allow_http=settings.allow_http), source)
+    )
     return Report(
         works=problem is None,
         tracking_uri=environment.tracking_uri,
@@ -113,13 +115,6 @@ def _configured() -> tuple[str | None, str | None]:
     # As written, it may hold a password in its user information.
     shown = settings.tracking_uri if settings.tracking_uri and "@" not in settings.tracking_uri else None
     return shown, settings.username
-
-
-def _origin(environment: Environment) -> Origin:
-    origin = Origin.of(environment.tracking_uri)
-    if origin is None:
-        raise RuntimeError("a normalised tracking URI has an origin")
-    return origin
 
 
 def _ask(environment: Environment, auth: BearerAuth) -> tuple[str | None, str | None]:

@@ -1,0 +1,63 @@
+"""``make bench``: measure and print. A ratio compares within its own table; seconds of another machine mean little."""
+
+from __future__ import annotations
+
+import os
+import platform as machine
+import sys
+import tempfile
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import calls, start
+from mantik.testing import Platform
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Figure
+
+ROUNDS = 15
+
+
+def main() -> None:
+    """Run all benchmarks and print one page."""
+    # Where it is no terminal, rich would take it for one of 80 columns and cut the figures off.
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(
+        f"mantik {version('mantik')} · MLflow {version('mlflow')} · Python {machine.python_version()} · "
+        f"{machine.system()} {machine.machine()} · {os.cpu_count()} CPUs · {ROUNDS} interleaved rounds"
+    )
+    for name in [name for name in os.environ if name.startswith(("MANTIK_", "MLFLOW_"))]:
+        del os.environ[name]
+    show(console, "Import (whole process)", start.imports(ROUNDS))
+    with Platform() as platform, tempfile.TemporaryDirectory() as home:
+        show(console, "Login (whole process)", start.login(platform, home, ROUNDS))
+        os.environ.update(platform.environment(), MANTIK_HOME=home)
+        show(console, "Login again (per call, in a running process)", calls.repeated_init(ROUNDS))
+        show(console, "Authenticated call (per call, sqlite platform on this machine)", calls.log_metric(ROUNDS))
+
+
+def show(console: Console, title: str, figures: list[Figure]) -> None:
+    """Print one table; the first figure is what the others are compared with."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("what", min_width=44)
+    for heading in ("median", "min", "max", "ratio"):
+        table.add_column(heading, justify="right")
+    for figure in figures:
+        low, high = figure.spread
+        ratio = "" if figure is figures[0] else f"{figure.ratio(figures[0]):.2f}"
+        table.add_row(figure.name, _text(figure.median), _text(low), _text(high), ratio)
+    console.print(table)
+
+
+def _text(seconds: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.1f} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+if __name__ == "__main__":
+    main()

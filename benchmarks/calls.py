@@ -1,0 +1,61 @@
+"""What a call costs in a running training."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import mlflow
+
+import mantik
+from benchmarks.figures import Figure, interleaved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["log_metric", "repeated_init"]
+
+CALLS = 50
+
+
+def repeated_init(rounds: int) -> list[Figure]:
+    """Time `init_tracking()` called again while the token is good, in seconds per call."""
+    mantik.init_tracking()
+
+    def again() -> None:
+        for _ in range(CALLS):
+            mantik.init_tracking()
+
+    return [_per_call(figure) for figure in interleaved({"init_tracking(), again": again}, rounds)]
+
+
+def log_metric(rounds: int) -> list[Figure]:
+    """Time `mlflow.log_metric` against one platform: with MLflow's own static token, then with the mantik plugin.
+
+    The server is the same and does the same, so that the ratio is what the plugin costs.
+    """
+    mantik.init_tracking()
+    with mlflow.start_run():
+
+        def stock() -> None:
+            del os.environ["MLFLOW_TRACKING_AUTH"]
+            _log()
+
+        def plugin() -> None:
+            os.environ["MLFLOW_TRACKING_AUTH"] = "mantik"
+            _log()
+
+        actions: dict[str, Callable[[], None]] = {
+            "log_metric, static token of stock MLflow": stock,
+            "log_metric, mantik plugin": plugin,
+        }
+        return [_per_call(figure) for figure in interleaved(actions, rounds)]
+
+
+def _log() -> None:
+    for step in range(CALLS):
+        mlflow.log_metric("loss", 1.0, step=step)
+
+
+def _per_call(figure: Figure) -> Figure:
+    return Figure(figure.name, tuple(seconds / CALLS for seconds in figure.seconds))
