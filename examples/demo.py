@@ -42,6 +42,8 @@ def main() -> int:
             _show(console, platform)
             if sys.stdout.isatty():
                 _wait(console, platform)
+            else:
+                console.print("The platform ends with the demo. Run it in a terminal to keep it up and open the link.")
         except MantikError as error:
             console.print(Text(f"The demo failed: {error}", style="red"))
             return 1

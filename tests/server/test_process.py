@@ -7,6 +7,7 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
 import requests
 
 from mantik.server.process import ServerOptions, ServerProcess, start
@@ -16,8 +17,6 @@ from .running import COMMAND, DEADLINE, PASSWORD, RunningPlatform, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_ready_line_is_all_that_scripts_see(tmp_path: Path) -> None:
@@ -177,3 +176,12 @@ def test_log_holds_no_secrets(platform: RunningPlatform) -> None:
     assert "POST /api/mantik/tokens/create" in log
     for secret in (PASSWORD, "bad-password-1234", "bad-token-1234", *(tokens[k] for k in tokens if k != "ExpiresAt")):
         assert secret not in log
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("192.168.1.2", False), ("lab.example", False)],
+)
+def test_a_platform_for_other_machines_is_told_from_a_local_one(host: str, local: bool) -> None:  # noqa: FBT001
+    """Whoever listens beyond this machine is told that the way there is unencrypted."""
+    assert ServerOptions(host, 5000, "sqlite://", "artifacts", 1).is_local is local

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 import signal
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import click
 
-from mantik.exceptions import ConfigurationError, MantikError, MissingExtraError, PlatformError
+from mantik.exceptions import ConfigurationError, MissingExtraError, PlatformError
 from mantik.server.config import DEFAULT_TOKEN_LIFETIME, ServerConfig, default_data
 
 if TYPE_CHECKING:
@@ -41,19 +40,9 @@ _FOR_SERVER: Final = {
     **_FOR_USERS,
 }
 _POLL_SECONDS: Final = 0.1
-
-
-def _plain_errors(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Show mantik's own errors as one message, without a traceback, and exit with 1."""
-
-    @functools.wraps(function)
-    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return function(*args, **kwargs)
-        except MantikError as error:
-            raise click.ClickException(str(error)) from error
-
-    return wrapper
+_UNENCRYPTED: Final = (
+    "Other machines can reach it, unencrypted: put a proxy with TLS in front of it, or clients refuse to log in."
+)
 
 
 def _data_option(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -86,7 +75,6 @@ def _data_option(function: Callable[_P, _R]) -> Callable[_P, _R]:
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Worker processes.")
 @click.option("--allowed-hosts", default="", help="Host names under which clients may reach the platform, with commas.")
 @click.pass_context
-@_plain_errors
 def server(  # noqa: PLR0913 - one argument for each option
     context: click.Context,
     *,
@@ -151,6 +139,7 @@ def _run(config: ServerConfig, options: ServerOptions) -> None:
 def _welcome(config: ServerConfig, process: ServerProcess, *, has_users: bool) -> str:
     lines = [
         f"The platform answers at {process.url} (open it in a browser, or use it as MLFLOW_TRACKING_URI).",
+        *([] if process.options.is_local else [_UNENCRYPTED]),
         f"  data  {config.data}",
         f"  log   {config.log}",
     ]
@@ -206,7 +195,6 @@ _password_option = click.option(
 @click.argument("name")
 @_password_option
 @_data_option
-@_plain_errors
 def add(name: str, *, data: Path | None, password_stdin: bool) -> None:
     """Add the user NAME with a new password."""
     store = _open_store(_config(data), create=True)
@@ -224,7 +212,6 @@ def add(name: str, *, data: Path | None, password_stdin: bool) -> None:
 
 @users.command(name="list")
 @_data_option
-@_plain_errors
 def list_(*, data: Path | None) -> None:
     """List the users: one line each, the name and when it was added."""
     found = _open_store(_config(data)).users()
@@ -237,7 +224,6 @@ def list_(*, data: Path | None) -> None:
 @users.command()
 @click.argument("name")
 @_data_option
-@_plain_errors
 def remove(name: str, *, data: Path | None) -> None:
     """Remove the user NAME and end all of its tokens and sign-ins. Its runs stay."""
     store = _open_store(_config(data))
@@ -251,7 +237,6 @@ def remove(name: str, *, data: Path | None) -> None:
 @click.argument("name")
 @_password_option
 @_data_option
-@_plain_errors
 def passwd(name: str, *, data: Path | None, password_stdin: bool) -> None:
     """Give the user NAME a new password and end all of its tokens and sign-ins."""
     store = _open_store(_config(data))

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from mantik.auth.urls import Origin
 from mantik.exceptions import ConfigurationError, PlatformError
 from mantik.server.config import HEALTH_PATH, INSTANCE_HEADER
 
@@ -70,6 +71,11 @@ class ServerOptions:
     artifacts_destination: str
     workers: int
     allowed_hosts: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the server."""
+        return Origin("http", self.host, self.port).is_loopback
 
 
 class ServerProcess:
