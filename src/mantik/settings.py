@@ -72,6 +72,8 @@ class Settings:
         allow_http: ``MANTIK_ALLOW_HTTP``: credentials may travel unencrypted to hosts other than loopback.
         overriding: Variables that are set and make MLflow authenticate in another way than with the token.
         netrc: ``NETRC``: where requests looks for logins instead of ``~/.netrc``.
+        spool: ``MANTIK_SPOOL``: where records wait for delivery, by default the folder ``spool`` in the home.
+        exit_timeout: ``MANTIK_EXIT_TIMEOUT``: how many seconds a process waits for delivery before it ends.
     """
 
     tracking_uri: str | None = None
@@ -84,6 +86,8 @@ class Settings:
     allow_http: bool = False
     overriding: tuple[str, ...] = ()
     netrc: Path | None = None
+    spool: Path = Path()
+    exit_timeout: float = 60.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -96,13 +100,15 @@ class Settings:
             environ: The variables to read. Default: those of the process.
 
         Raises:
-            ConfigurationError: ``MANTIK_ALLOW_HTTP`` is neither true nor false.
+            ConfigurationError: ``MANTIK_ALLOW_HTTP`` is neither true nor false, or ``MANTIK_EXIT_TIMEOUT`` no number.
         """
         environ = os.environ if environ is None else environ
         token = _text(environ, "MLFLOW_TRACKING_TOKEN")
         password = environ.get("MANTIK_PASSWORD")
         home = _text(environ, "MANTIK_HOME")
         netrc = _text(environ, "NETRC")
+        spool = _text(environ, "MANTIK_SPOOL")
+        folder = Path(home).expanduser() if home else Path("~/.mantik").expanduser()
         settings = cls(
             tracking_uri=_text(environ, "MLFLOW_TRACKING_URI"),
             api_url=_text(environ, "MANTIK_API_URL"),
@@ -110,10 +116,12 @@ class Settings:
             password=Secret(password) if password else None,
             exported_token=Secret(token) if token else None,
             claim=_text(environ, "MANTIK_TRACKING_CLAIM"),
-            home=Path(home).expanduser() if home else Path("~/.mantik").expanduser(),
+            home=folder,
             allow_http=_flag(environ, "MANTIK_ALLOW_HTTP"),
             overriding=tuple(name for name in _OVERRIDING if environ.get(name)),
             netrc=Path(netrc).expanduser() if netrc else None,
+            spool=Path(spool).expanduser() if spool else folder / "spool",
+            exit_timeout=_seconds(environ, "MANTIK_EXIT_TIMEOUT", 60.0),
         )
         return settings._with_profile()
 
@@ -156,3 +164,16 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if not value or value in _FALSE:
         return False
     raise ConfigurationError(f"{name} is {value!r}, which is neither true nor false. Set it to 1 or 0.")
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{name} is {text!r}, which is no number of seconds. Set it to 0 or more, e.g. 60.")
+    return value

@@ -157,6 +157,7 @@ def _claim(environment: Environment, settings: Settings) -> None:
         # already.
         if value and os.environ.get(name) != value:
             os.environ[name] = value
+            _choose_outbox_again()
     for name in environment.overridden:
         os.environ.pop(name, None)
         _say_once(f"{name} was removed from this process: MLflow would have used it instead of the platform's token.")
@@ -174,12 +175,20 @@ def _leave_local(environment: Environment, settings: Settings) -> None:
     _say_once(f"MLFLOW_TRACKING_URI is local ({shown}): nobody was logged in, and nothing is sent to a platform.")
     if settings.claim is None:
         return
+    _choose_outbox_again()
     os.environ.pop("MANTIK_TRACKING_CLAIM", None)
     if os.environ.get("MLFLOW_TRACKING_AUTH") == "mantik":
         del os.environ["MLFLOW_TRACKING_AUTH"]
     if settings.given_token is None:
         os.environ.pop("MLFLOW_TRACKING_TOKEN", None)
     _point_mlflow(environment.tracking_uri)
+
+
+def _choose_outbox_again() -> None:
+    """Let the next write look at the settings again, where anything was written in this process before."""
+    outbox: Any = sys.modules.get("mantik.delivery.outbox")
+    if outbox is not None:
+        outbox.choose_again()
 
 
 def _point_mlflow(uri: str) -> None:

@@ -39,8 +39,14 @@ CHILDREN = {
     "fork": """child = os.fork()
         if child == 0:
             log("fork")
+            # A child that ends like this runs no handlers: what it has not sent by then waits for `mantik sync`.
+            from mantik.delivery.outbox import close_all
+            close_all()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0""",
+    "multiprocessing": """import multiprocessing
+        child = multiprocessing.get_context("fork").Process(target=log, args=("multiprocessing",))
+        child.start(); child.join(); assert child.exitcode == 0""",
     "spawn": """import multiprocessing
         child = multiprocessing.get_context("spawn").Process(target=mlflow.log_metric, args=("spawn", 1.0),
                                                              kwargs={"run_id": os.environ["RUN"]})

@@ -7,7 +7,7 @@ import mlflow
 import pytest
 
 import mantik
-from mantik.testing import FaultProxy, Status
+from mantik.testing import FaultProxy, Status, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,8 @@ def test_a_rejected_token_is_renewed_and_the_call_succeeds(
         rejecting = tracked.fault(Status(401, "Token expired"), times=1)
         if what == "metric":
             mlflow.log_metric("loss", 0.5)
-            assert mantik_platform.read_back.run(run.info.run_id).metrics == {"loss": 0.5}
+            held = mantik_platform.read_back
+            wait_until(lambda: held.run(run.info.run_id).metrics == {"loss": 0.5}, deadline=30, what="it arrived")
         elif what == "artifact":
             mlflow.log_artifact(str(tmp_path / "content.bin"))
             assert mantik_platform.read_back.download(run.info.run_id, "content.bin") == content
@@ -123,7 +124,8 @@ def test_an_outage_of_the_token_service_alone_stops_nobody(tracked: FaultProxy, 
     with mlflow.start_run() as run:
         for step in range(20):
             mlflow.log_metric("loss", 1.0, step=step)
-    assert len(mantik_platform.read_back.metric_history(run.info.run_id, "loss")) == 20
+    held = mantik_platform.read_back
+    wait_until(lambda: len(held.metric_history(run.info.run_id, "loss")) == 20, deadline=30, what="all arrived")
 
 
 def test_a_claim_that_was_changed_is_checked_like_a_setting(blank_environment: pytest.MonkeyPatch) -> None:

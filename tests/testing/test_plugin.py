@@ -22,7 +22,11 @@ def client_variables():
 
 def test_clean(mantik_environment, mantik_platform, tmp_path):
     assert client_variables() == mantik_environment
-    assert client_variables() == {**mantik_platform.environment(), "MANTIK_HOME": str(tmp_path / ".mantik")}
+    assert client_variables() == {
+                **mantik_platform.environment(),
+                "MANTIK_HOME": str(tmp_path / ".mantik"),
+                "MANTIK_EXIT_TIMEOUT": "10",
+            }
     assert os.environ["no_proxy"] == "internal,127.0.0.1,localhost"
 
 

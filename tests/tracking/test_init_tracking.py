@@ -196,7 +196,7 @@ def test_in_a_compute_job_the_given_token_is_used(
 ) -> None:
     """A token and no user name: nobody logs in, nothing but MLflow's own requests is sent, and the user is known."""
     token = mantik.init_tracking().token
-    for name in [name for name in os.environ if name.startswith(("MANTIK_", "MLFLOW_"))]:
+    for name in [name for name in os.environ if name.startswith(("MANTIK_", "MLFLOW_")) and name != "MANTIK_HOME"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)

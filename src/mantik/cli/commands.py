@@ -18,6 +18,7 @@ _COMMANDS = {
     "logout": "mantik.cli.login:logout",
     "server": "mantik.server.command:server",
     "status": "mantik.cli.status:status",
+    "sync": "mantik.cli.sync:sync_command",
 }
 
 

@@ -6,6 +6,7 @@ pytest loads this module in every session of everybody who has mantik, so import
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,11 +38,13 @@ def mantik_environment(mantik_platform: Platform, tmp_path: Path) -> Iterator[di
 
     `MANTIK_HOME` is a folder in `tmp_path`, so no login is found and none is left. After the test the variables are as
     they were before, whatever the test or the code under test did to them. What MLflow itself remembers in the process
-    is not reset: an active run, the experiment that was chosen, `mlflow.set_tracking_uri`.
+    is not reset: an active run, the experiment that was chosen, `mlflow.set_tracking_uri`. What the test recorded is
+    delivered at the end, within ten seconds.
 
     The value is the dictionary of the variables that are set.
     """
-    environment = {**mantik_platform.environment(), "MANTIK_HOME": str(tmp_path / ".mantik")}
+    own = {"MANTIK_HOME": str(tmp_path / ".mantik"), "MANTIK_EXIT_TIMEOUT": "10"}
+    environment = {**mantik_platform.environment(), **own}
     # A context of its own, not the `monkeypatch` fixture: a test's `monkeypatch.undo()` must not undo this.
     with pytest.MonkeyPatch.context() as patch:
         for name in _client_variables():
@@ -52,6 +55,7 @@ def mantik_environment(mantik_platform: Platform, tmp_path: Path) -> Iterator[di
         direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
         patch.setenv("no_proxy", f"{direct},127.0.0.1,localhost".lstrip(","))
         yield environment
+        _deliver_and_forget()
         # What the code under test has set is not known to the patch.
         for name in _client_variables():
             del os.environ[name]
@@ -64,6 +68,16 @@ def mantik_proxy(mantik_platform: Platform) -> Iterator[FaultProxy]:
 
     with FaultProxy(mantik_platform.url) as proxy:
         yield proxy
+        # What the test recorded through the proxy can only be delivered while it stands.
+        proxy.clear()
+        _deliver_and_forget()
+
+
+def _deliver_and_forget() -> None:
+    """Deliver what the test recorded in this process: its home and maybe its platform are about to go away."""
+    outbox = sys.modules.get("mantik.delivery.outbox")
+    if outbox is not None:
+        outbox.close_all()
 
 
 def _client_variables() -> list[str]:

@@ -1,0 +1,1 @@
+"""Durable delivery: what training writes is on local disk first and reaches the platform by itself."""

@@ -1,0 +1,222 @@
+"""The spool: one folder per writing process, each with a journal and who writes it.
+
+A folder belongs to the process that made it for as long as that process lives; nobody else writes into it, and nobody
+else ships from it. When the process is gone, whoever holds the folder's lock may ship the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mantik.auth.cache import make_private, write_private
+from mantik.delivery.cursor import Cursor
+from mantik.delivery.quarantine import Quarantine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Outgoing", "Owner", "outgoing_in"]
+
+_FORMAT = 1
+_SILENT_SECONDS = 300.0
+"""A writer on another machine that gave no sign for this long is taken for dead: five minutes tolerate a clock that is
+off and a network file system that shows changes late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who writes a folder, and for which platform.
+
+    Attributes:
+        tracking_uri: The platform's normalised tracking URI.
+        username: The platform user; None where a compute job's token does not tell.
+        api_url: ``MANTIK_API_URL``, where it was set.
+        host: Name of the machine.
+        pid: Process id there.
+        started: When that process started, in clock ticks since the machine's boot; tells two processes of one id
+            apart.
+        boot: The machine's boot, which changes when it is restarted; empty where the system has no such thing.
+        created_at: Seconds since 1970.
+    """
+
+    tracking_uri: str
+    username: str | None
+    api_url: str | None
+    host: str
+    pid: int
+    started: int
+    boot: str
+    created_at: float
+
+    @classmethod
+    def here(cls, tracking_uri: str, username: str | None, api_url: str | None) -> Owner:
+        """Describe this process."""
+        pid = os.getpid()
+        return cls(
+            tracking_uri, username, api_url, socket.gethostname(), pid, _start_of(pid) or 0, _boot(), time.time()
+        )
+
+    def lives_here(self) -> bool | None:
+        """Tell whether the process lives on this machine; None if it belongs to another one."""
+        if self.host != socket.gethostname():
+            return None
+        if self.boot != _boot():
+            return False
+        started = _start_of(self.pid)
+        return started is not None and started == self.started
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One process's folder in the spool.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, spool: Path, owner: Owner) -> Outgoing:
+        """Make a folder for this process.
+
+        Raises:
+            OSError: The spool cannot be written.
+        """
+        name = f"{_file_name(owner.host)}-{owner.pid}-{int(owner.created_at)}-{secrets.token_hex(4)}"
+        outgoing = cls(spool / name)
+        make_private(outgoing.path)
+        write_private(outgoing.path / "owner.json", json.dumps({"format": _FORMAT, **asdict(owner)}))
+        return outgoing
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the journal."""
+        return self.path / "journal"
+
+    @cached_property
+    def cursor(self) -> Cursor:
+        """How far the journal was delivered."""
+        return Cursor(self.path / "delivered")
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        """What was refused."""
+        return Quarantine(self.path / "quarantine.jsonl")
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever ships a dead process's journal."""
+        return self.path / "sync.lock"
+
+    def owner(self) -> Owner | None:
+        """Read who writes here; None if it cannot be told."""
+        try:
+            content = json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+                return None
+            return Owner(**content)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def beat(self) -> None:
+        """Show that the writer lives, also to other machines.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        os.utime(self.path / "owner.json")
+
+    def last_sign(self) -> int:
+        """Return when the writer last showed that it lives, in milliseconds since 1970."""
+        return int((self.path / "owner.json").stat().st_mtime * 1000)
+
+    def is_live(self, owner: Owner) -> bool:
+        """Tell whether the writer may still be at work."""
+        here = owner.lives_here()
+        if here is not None:
+            return here
+        try:
+            last = (self.path / "owner.json").stat().st_mtime
+        except OSError:
+            return False
+        return time.time() - last < _SILENT_SECONDS
+
+    def open_run(self, run_id: str) -> None:
+        """Remember that the writer has a run open, until `close_run`.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        make_private(self.path / "open")
+        (self.path / "open" / _file_name(run_id)).touch(mode=0o600)
+
+    def close_run(self, run_id: str) -> None:
+        """Forget that the writer has a run open."""
+        (self.path / "open" / _file_name(run_id)).unlink(missing_ok=True)
+
+    def open_runs(self) -> list[str]:
+        """Return the ids of the runs that the writer has open."""
+        try:
+            return sorted(entry.name for entry in (self.path / "open").iterdir())
+        except OSError:
+            return []
+
+    def remove(self) -> None:
+        """Delete the folder: everything in it was delivered."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def outgoing_in(spool: Path) -> Iterator[Outgoing]:
+    """Yield the folders of a spool, the oldest first."""
+    try:
+        folders = [entry for entry in spool.iterdir() if entry.is_dir()]
+    except OSError:
+        return
+    for folder in sorted(folders, key=lambda path: (path.name.split("-")[-2:], path.name)):
+        yield Outgoing(folder)
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]", "_", text)[:80]
+
+
+def _start_of(pid: int) -> int | None:
+    """Return when a process of this machine started; None if it is gone."""
+    try:
+        # The command, in parentheses, may contain anything; the start time is the 20th field behind it.
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    except FileNotFoundError:
+        return _start_without_proc(pid)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _start_without_proc(pid: int) -> int | None:
+    """As far as a system without /proc tells: 0 for any process of this id that exists."""
+    if Path("/proc/self").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0
+    return 0
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
