@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs server clean
+.PHONY: help demo test torture check bench docs server clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ demo: $(VENV)/.ready-demo  ## track a real training on an embedded platform and 
 test: $(VENV)/.ready-dev  ## run the test suite
 	@tools/ensure-chromium
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/.ready-dev  ## kill 200 trainings at random moments and look for what is missing
+	KILLS=200 $(BIN)/python -m pytest -q tests/durability -k killed_process
 
 check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
 	$(BIN)/ruff check .

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, start
+from benchmarks import calls, delivery, start
 from mantik.testing import Platform
 
 if TYPE_CHECKING:
     from benchmarks.figures import Figure
 
 ROUNDS = 15
+FEW_ROUNDS = 3
 
 
 def main() -> None:
@@ -36,18 +37,24 @@ def main() -> None:
         show(console, "Login (whole process)", start.login(platform, home, ROUNDS))
         os.environ.update(platform.environment(), MANTIK_HOME=home)
         show(console, "Login again (per call, in a running process)", calls.repeated_init(ROUNDS))
-        show(console, "Authenticated call (per call, sqlite platform on this machine)", calls.log_metric(ROUNDS))
+        show(console, "Authenticated call (per request, sqlite platform on this machine)", calls.log_metric(ROUNDS))
+        show(console, "Store call (per call)", delivery.calls(home, ROUNDS), pairs=True)
+        show(console, "Fluent call (per call, same platform)", delivery.fluent(ROUNDS))
+        show(console, "Delivery (per 1000 points)", delivery.throughput(FEW_ROUNDS))
+        show(console, "Training loop (60 steps)", delivery.slowdown(ROUNDS))
+        show(console, "Visible on the server", delivery.visible(ROUNDS))
 
 
-def show(console: Console, title: str, figures: list[Figure]) -> None:
-    """Print one table; the first figure is what the others are compared with."""
+def show(console: Console, title: str, figures: list[Figure], *, pairs: bool = False) -> None:
+    """Print one table; the first figure is what the others are compared with, or with pairs the one above."""
     table = Table(title=title, title_justify="left")
     table.add_column("what", min_width=44)
     for heading in ("median", "min", "max", "ratio"):
         table.add_column(heading, justify="right")
-    for figure in figures:
+    for number, figure in enumerate(figures):
         low, high = figure.spread
-        ratio = "" if figure is figures[0] else f"{figure.ratio(figures[0]):.2f}"
+        base = number - number % 2 if pairs else 0
+        ratio = "" if number == base else f"{figure.ratio(figures[base]):.3f}"
         table.add_row(figure.name, _text(figure.median), _text(low), _text(high), ratio)
     console.print(table)
 

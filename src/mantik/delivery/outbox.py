@@ -60,7 +60,8 @@ class Outbox:
         self.exit_timeout = settings.exit_timeout
         self.lost = 0
         self._complained_at = 0.0
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler that ends a run may interrupt a call that holds it.
+        self._lock = threading.RLock()
         self._writer = JournalWriter(self.outgoing.journal)
         self.worker = Worker(self._writer, self._make_shipper, self.overlay.forget, self.outgoing.beat)
 

@@ -45,7 +45,8 @@ class Overlay:
     """The writes that wait, by run. Any thread may call."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler that ends a run may interrupt a call that holds it.
+        self._lock = threading.RLock()
         self._runs: dict[str, RunWrites] = {}
         self._last: dict[str, Position] = {}
 

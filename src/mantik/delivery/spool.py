@@ -152,14 +152,25 @@ class Outgoing:
             return False
         return time.time() - last < _SILENT_SECONDS
 
-    def open_run(self, run_id: str) -> None:
+    def open_run(self, run_id: str, last: int | None = None) -> None:
         """Remember that the writer has a run open, until `close_run`.
+
+        Args:
+            run_id: The run.
+            last: When it last recorded a point, in milliseconds since 1970, where that is known.
 
         Raises:
             OSError: The folder cannot be written.
         """
-        make_private(self.path / "open")
-        (self.path / "open" / _file_name(run_id)).touch(mode=0o600)
+        write_private(self.path / "open" / _file_name(run_id), json.dumps(last))
+
+    def last_point(self, run_id: str) -> int:
+        """Return when a run that is open last recorded a point, or when the writer last showed that it lives."""
+        try:
+            last = json.loads((self.path / "open" / _file_name(run_id)).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            last = None
+        return last if isinstance(last, int) else self.last_sign()
 
     def close_run(self, run_id: str) -> None:
         """Forget that the writer has a run open."""
@@ -168,7 +179,8 @@ class Outgoing:
     def open_runs(self) -> list[str]:
         """Return the ids of the runs that the writer has open."""
         try:
-            return sorted(entry.name for entry in (self.path / "open").iterdir())
+            # A name with a dot in front is half of a note that somebody died over.
+            return sorted(entry.name for entry in (self.path / "open").iterdir() if not entry.name.startswith("."))
         except OSError:
             return []
 

@@ -117,14 +117,18 @@ def _ship(state: State, owner: Owner, settings: Settings, elsewhere: set[str]) -
         api = _api_for(owner, settings)
     except MantikError as error:
         return Report(state, Tally(), problem=str(error))
-    last = _last_moments(outgoing)
+    open_runs = outgoing.open_runs()
+    for run_id, last in _last_moments(outgoing).items():
+        # Kept before it is shipped: a sync that goes on after this one was killed does not find these points any more.
+        if run_id in open_runs:
+            outgoing.open_run(run_id, last)
     shipper = Shipper(outgoing.journal, outgoing.cursor, outgoing.quarantine, api, tail="closed")
     closed: list[str] = []
     try:
         while shipper.ship():
             pass
-        for run_id in outgoing.open_runs():
-            if run_id not in elsewhere and _close(api, run_id, last.get(run_id) or outgoing.last_sign()):
+        for run_id in open_runs:
+            if run_id not in elsewhere and _close(api, run_id, outgoing.last_point(run_id)):
                 closed.append(run_id)
             outgoing.close_run(run_id)
     except UnavailableError as error:
