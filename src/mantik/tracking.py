@@ -189,6 +189,12 @@ def _choose_outbox_again() -> None:
     outbox: Any = sys.modules.get("mantik.delivery.outbox")
     if outbox is not None:
         outbox.choose_again()
+    # MLflow keeps the store that it made for a URI; one that it made before the claim is not the durable one.
+    utils: Any = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    store_of = getattr(getattr(utils, "_tracking_store_registry", None), "_get_store_with_resolved_uri", None)
+    forget = getattr(store_of, "cache_clear", None)
+    if forget is not None:
+        forget()
 
 
 def _point_mlflow(uri: str) -> None:

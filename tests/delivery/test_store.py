@@ -124,3 +124,22 @@ def test_the_journal_is_for_the_user_alone(tracked: FaultProxy, tmp_path: Path) 
             assert os.stat(folder).st_mode & 0o077 == 0  # noqa: PTH116  # walked as text
             for name in names:
                 assert os.stat(os.path.join(folder, name)).st_mode & 0o077 == 0, name  # noqa: PTH116, PTH118
+
+
+def test_a_process_shows_that_it_lives_from_its_first_run_on(tracked: FaultProxy) -> None:
+    """A run that logs nothing for a long time is not taken for one whose process is gone."""
+    with mlflow.start_run():
+        owner = outbox().outgoing.path / "owner.json"
+        os.utime(owner, (1000, 1000))
+        wait_until(lambda: owner.stat().st_mtime > 1000, deadline=30, what="a sign of life")
+
+
+def test_mlflow_that_was_used_before_is_durable_from_the_claim_on(
+    mantik_environment: dict[str, str], mantik_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that MLflow made for the same address before `init_tracking()` is not used any more."""
+    mlflow.set_tracking_uri(mantik_proxy.url)
+    assert type(_get_store()) is RestStore
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
+    mantik.init_tracking()
+    assert type(_get_store()) is MantikStore

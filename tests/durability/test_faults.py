@@ -290,7 +290,7 @@ def test_poison_is_found_and_the_rest_arrives(
     assert set(run.metrics) == {"nan", "inf", "minus", "loss"}
     assert run.metrics["nan"] != run.metrics["nan"]  # that is NaN
     assert run.status == "FINISHED"
-    assert "1 records were refused" in output
+    assert "1 of the records; the reasons are in" in output
     (folder,) = spool_of(environment)
     kept = json.loads(open(f"{environment['MANTIK_HOME']}/spool/{folder}/quarantine.jsonl").read())  # noqa: PTH123, SIM115
     assert kept["what"] == "param 'param-77'"

@@ -206,6 +206,25 @@ def test_a_deleted_run_is_quarantined_and_harms_no_other(
     assert "not found" in reasons.pop()
 
 
+@pytest.mark.parametrize(("moment", "end"), [(1, 1000), (4_000_000_000_000, None)])
+def test_a_run_ends_neither_before_its_start_nor_in_the_future(
+    moment: int,
+    end: int | None,
+    mantik_platform: Platform,
+    environment: dict[str, str],
+    settings: Settings,
+) -> None:
+    """Points may carry any time; the end of a run that was left open stays between its start and the last sign."""
+    run_id = create_run(mantik_platform)
+    outgoing = left_behind(settings, mantik_platform.url, run_id, points=0)
+    writer = JournalWriter(outgoing.journal)
+    writer.append(encode_batch(run_id, [["loss", 1.0, moment, 1]], [], []))
+    writer.close()
+    expected = end if end is not None else outgoing.last_sign()
+    sync(environment).communicate(timeout=60)
+    assert mantik_platform.read_back.run(run_id).end_time == expected
+
+
 def test_another_users_password_is_not_used(
     mantik_platform: Platform, environment: dict[str, str], settings: Settings
 ) -> None:

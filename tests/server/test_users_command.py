@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from mantik.cli.commands import mantik
 from mantik.server import command
 from mantik.server.passwords import is_good_name, is_good_password
 from mantik.server.store import Store
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def users(data: Path, *arguments: str, stdin: str = PASSWORD) -> Result:
     """Run ``mantik server users`` in this process."""
-    return CliRunner().invoke(command.server, ["users", *arguments, "--data", str(data)], input=stdin)
+    return CliRunner().invoke(mantik, ["server", "users", *arguments, "--data", str(data)], input=stdin)
 
 
 def test_users_come_and_go(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_data_may_stand_further_left(tmp_path: Path) -> None:
     """``mantik server --data DIR users list`` means the same directory."""
     users(tmp_path, "add", "alice", "--password-stdin")
     for arguments in (["--data", str(tmp_path), "users", "list"], ["users", "--data", str(tmp_path), "list"]):
-        assert CliRunner().invoke(command.server, arguments).stdout.startswith("alice\t")
+        assert CliRunner().invoke(mantik, ["server", *arguments]).stdout.startswith("alice\t")
 
 
 def test_directory_follows_mantik_home(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "Error: mantik server users needs the package 'argon2-cffi', which is not installed. "
         "Install it with: pip install 'mantik[server]'\n"
     )
-    result = CliRunner().invoke(command.server, ["--data", str(tmp_path)])
+    result = CliRunner().invoke(mantik, ["server", "--data", str(tmp_path)])
     assert result.exit_code == 1
     assert "mantik server needs the package 'mlflow'" in result.stderr
 

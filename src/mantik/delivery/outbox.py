@@ -87,6 +87,8 @@ class Outbox:
 
     def note_open(self, run_id: str) -> None:
         """Remember that this process has a run open, so that the run is ended should the process vanish."""
+        # Its thread gives the signs of life without which a sync on another machine takes the process for gone.
+        self.worker.start()
         try:
             self.outgoing.open_run(run_id)
         except OSError as error:
@@ -124,7 +126,10 @@ class Outbox:
             )
         if refused:
             _logger.warning(
-                "%d records were refused by %s; the reasons are in %s", refused, self.uri, self.outgoing.quarantine.path
+                "Refused by %s: %d of the records; the reasons are in %s",
+                self.uri,
+                refused,
+                self.outgoing.quarantine.path,
             )
         if self.lost:
             _logger.warning("%d records could not be written to disk and are lost.", self.lost)

@@ -128,7 +128,7 @@ def _ship(state: State, owner: Owner, settings: Settings, elsewhere: set[str]) -
         while shipper.ship():
             pass
         for run_id in open_runs:
-            if run_id not in elsewhere and _close(api, run_id, outgoing.last_point(run_id)):
+            if run_id not in elsewhere and _close(api, run_id, outgoing.last_point(run_id), outgoing.last_sign()):
                 closed.append(run_id)
             outgoing.close_run(run_id)
     except UnavailableError as error:
@@ -165,8 +165,8 @@ def _last_moments(outgoing: Outgoing) -> dict[str, int]:
     return last
 
 
-def _close(api: MlflowApi, run_id: str, end: int) -> bool:
-    """End a run that its process left open; tell whether it had to be ended.
+def _close(api: MlflowApi, run_id: str, end: int, latest: int) -> bool:
+    """End a run that its process left open, at its last point but not after a time; tell whether it had to be ended.
 
     Raises:
         UnavailableError: The server cannot be asked now.
@@ -175,7 +175,9 @@ def _close(api: MlflowApi, run_id: str, end: int) -> bool:
         info = api.call("GET", "runs/get", {"run_id": run_id})["run"]["info"]
         if info.get("status") != "RUNNING":
             return False
-        api.update_run(RunUpdate(run_id, _LEFT_OPEN, end, None))
+        # Points may carry any time that the user gave them; a run ends neither before its start nor in the future.
+        start = int(info.get("start_time", 0))
+        api.update_run(RunUpdate(run_id, _LEFT_OPEN, max(start, min(end, latest)), None))
     except RefusedError as error:
         # Deleted meanwhile: nothing is left to end.
         _logger.debug("The run %s cannot be ended: %s", run_id, error)

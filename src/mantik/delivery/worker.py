@@ -32,7 +32,7 @@ _COMPLAINT_SECONDS = 60.0
 
 
 class Worker:
-    """A daemon thread around a shipper: started by the first record, one per journal and process.
+    """A daemon thread around a shipper: started by the first run or record, one per journal and process.
 
     Promises: `wake` costs microseconds and waits for nobody; `flush` returns within its timeout; whatever goes wrong
     with the network stays in the thread. Does not promise to live after a fork: the child makes its own.
@@ -72,13 +72,20 @@ class Worker:
         """Why the server cannot be asked at the moment; None while all is well."""
         return self._problem
 
+    def start(self) -> None:
+        """Start the thread, if it is not running: from then on the process shows that it lives."""
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="mantik-shipper", daemon=True)
+                self._thread.start()
+
     def wake(self, written: Position) -> None:
         """Say that there is something to ship, up to a position. Calls come one at a time and in order."""
         self._written = written
         if not self._work.is_set():
             self._work.set()
             if self._thread is None:
-                self._start()
+                self.start()
 
     def flush(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
         """Wait until everything that was written before this call is on the server.
@@ -106,12 +113,6 @@ class Worker:
                 return True
         finally:
             self._hurry.clear()
-
-    def _start(self) -> None:
-        with self._changed:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="mantik-shipper", daemon=True)
-                self._thread.start()
 
     def _run(self) -> None:
         failures = 0

@@ -7,6 +7,7 @@ searches, deletions, artifacts) goes straight to it, as in stock MLflow.
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MantikStore"]
 
-_READ_TIMEOUT = (5.0, 10.0)
+_READ_TIMEOUT = (5.0, 5.0)
+_SILENCE_SECONDS = 30.0
+"""A server that did not answer a read is not asked for so long, where what is known can be answered."""
+
 _SETTLE_SECONDS = 10.0
 """How long a read that only the server can answer waits for what was written before it."""
 
@@ -59,6 +63,7 @@ class MantikStore(RestStore):
         self._runs: dict[str, Run] = {}
         self._local = threading.local()
         self._sound_keys: set[str] = set()
+        self._silent_until = 0.0
 
     # What training writes.
 
@@ -143,7 +148,11 @@ class MantikStore(RestStore):
         outbox.record_update(RunUpdate(run_id, status, end_time, run_name))
         if status is not None and status not in _OPEN_STATUSES:
             outbox.note_closed(run_id)
-        return self.get_run(run_id).info
+        known = self._runs.get(run_id)
+        writes = outbox.overlay.writes(run_id)
+        if known is None or writes is None:
+            return self.get_run(run_id).info
+        return _merged(known, writes).info
 
     # What training reads.
 
@@ -232,13 +241,14 @@ class MantikStore(RestStore):
     def _base_run(self, outbox: Outbox, run_id: str) -> Run:
         """Return a run as the server has it, or as it was last seen where the server cannot be asked."""
         known = self._runs.get(run_id)
-        if known is not None and outbox.worker.problem is not None:
+        if known is not None and (outbox.worker.problem is not None or time.monotonic() < self._silent_until):
             return known
         try:
             content = self._api(outbox).call("GET", "runs/get", {"run_id": run_id}, timeout=_READ_TIMEOUT)
         except RefusedError as error:
             raise RestException({"error_code": error.code, "message": str(error)}) from None
         except UnavailableError:
+            self._silent_until = time.monotonic() + _SILENCE_SECONDS
             if known is not None:
                 return known
             run: Run = super().get_run(run_id)
