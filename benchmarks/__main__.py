@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import calls, delivery, start
+from mantik.delivery.outbox import close_all
 from mantik.testing import Platform
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def main() -> None:
         show(console, "Delivery (per 1000 points)", delivery.throughput(FEW_ROUNDS))
         show(console, "Training loop (60 steps)", delivery.slowdown(ROUNDS))
         show(console, "Visible on the server", delivery.visible(ROUNDS))
+        # While the platform is still there: otherwise the end of this process waits for it.
+        close_all()
 
 
 def show(console: Console, title: str, figures: list[Figure], *, pairs: bool = False) -> None:

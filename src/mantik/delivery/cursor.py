@@ -62,9 +62,9 @@ class Cursor:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(framing.encode(json.dumps(position).encode()))
             new.replace(self.path)
-        except BaseException:
+        finally:
+            # Gone already where all went well.
             new.unlink(missing_ok=True)
-            raise
 
     @staticmethod
     def remove_delivered(directory: Path, position: Position) -> None:
