@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mantik.testing import FaultProxy
+
 _PREFIXES = ("MANTIK_", "MLFLOW_")
 
 
@@ -25,3 +27,18 @@ def blank_environment(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
         yield patch
         for name in [name for name in os.environ if name.startswith(_PREFIXES)]:
             del os.environ[name]
+
+
+@pytest.fixture
+def tracked(
+    mantik_environment: dict[str, str], mantik_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultProxy]:
+    """Track through a fault proxy in this process; MLflow points nowhere afterwards."""
+    import mlflow
+
+    import mantik
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
+    mantik.init_tracking()
+    yield mantik_proxy
+    mlflow.set_tracking_uri(None)

@@ -30,16 +30,6 @@ def mlflow_as_before() -> Iterator[None]:
     mlflow.set_tracking_uri(None)
 
 
-@pytest.fixture
-def tracked(
-    mantik_environment: dict[str, str], mantik_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> FaultProxy:
-    """Track through a fault proxy."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
-    mantik.init_tracking()
-    return mantik_proxy
-
-
 def outbox() -> Outbox:
     """Return the outbox in use."""
     found = outbox_for(mlflow.get_tracking_uri())

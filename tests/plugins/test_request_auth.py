@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import mlflow
 import pytest
 
-import mantik
 from mantik.testing import FaultProxy, Status, wait_until
 
 if TYPE_CHECKING:
@@ -21,16 +20,6 @@ def mlflow_as_before() -> Iterator[None]:
     """Leave MLflow pointing nowhere."""
     yield
     mlflow.set_tracking_uri(None)
-
-
-@pytest.fixture
-def tracked(
-    mantik_environment: dict[str, str], mantik_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> FaultProxy:
-    """Track through a fault proxy."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
-    mantik.init_tracking()
-    return mantik_proxy
 
 
 def age_the_token() -> None:

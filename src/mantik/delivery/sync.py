@@ -15,8 +15,9 @@ import filelock
 from mantik.auth.bearer import BearerAuth
 from mantik.auth.login import token_source
 from mantik.auth.urls import platform_origin
-from mantik.delivery.journal import Entry, read, waiting_bytes
-from mantik.delivery.records import Batch, RunUpdate, decode
+from mantik.delivery.history import waiting_records
+from mantik.delivery.journal import waiting_bytes
+from mantik.delivery.records import Batch, RunUpdate
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.shipper import Shipper, Tally
 from mantik.delivery.spool import outgoing_in
@@ -153,13 +154,7 @@ def _api_for(owner: Owner, settings: Settings) -> MlflowApi:
 def _last_moments(outgoing: Outgoing) -> dict[str, int]:
     """Return for each run the time of the last point that waits, in milliseconds since 1970."""
     last: dict[str, int] = {}
-    for entry in read(outgoing.journal, outgoing.cursor.load(), tail="closed"):
-        if not isinstance(entry, Entry):
-            continue
-        try:
-            record = decode(entry.payload)
-        except ValueError:
-            continue
+    for record in waiting_records(outgoing, tail="closed"):
         if isinstance(record, Batch) and record.metrics:
             last[record.run_id] = max(last.get(record.run_id, 0), *(item[2] for item in record.metrics))
     return last
