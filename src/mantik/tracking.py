@@ -88,9 +88,9 @@ def init_tracking() -> Environment:
     ``mlflow.*`` works as MLflow documents it; the token is renewed by itself for as long as the login lasts.
 
     Call it as often as you like: while the token is good it sends no request and changes nothing. It may be called
-    before or after
-    ``import mlflow``. In a compute job (``MLFLOW_TRACKING_TOKEN`` set, no ``MANTIK_USERNAME``) the given token is used
-    and nobody logs in. With a local tracking URI (a path, ``file:`` or a database) nobody logs in either.
+    before or after ``import mlflow``. In a compute job (``MLFLOW_TRACKING_TOKEN`` set, no ``MANTIK_USERNAME``) the
+    given token is used and nobody logs in. With a local tracking URI (a path, ``file:`` or a database) nobody logs in
+    either.
 
     Returns:
         What was set up, with a token that is good now.

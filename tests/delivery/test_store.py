@@ -133,3 +133,16 @@ def test_mlflow_that_was_used_before_is_durable_from_the_claim_on(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
     mantik.init_tracking()
     assert type(_get_store()) is MantikStore
+
+
+def test_what_is_written_while_the_outbox_closes_is_kept(tracked: FaultProxy) -> None:
+    """A record that comes between the last delivery and the end stays on disk, and a later one raises nothing."""
+    with mlflow.start_run() as run:
+        closing = outbox()
+        assert closing.flush(30)
+        tracked.fault(Refuse())
+        closing.record_batch(run.info.run_id, [["late", 1.0, 1, 1]], (), ())
+        closing.close(0)
+        assert closing.outgoing.journal.exists()
+        closing.record_batch(run.info.run_id, [["too late", 1.0, 1, 1]], (), ())
+        assert closing.lost == 1

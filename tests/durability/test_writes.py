@@ -67,6 +67,9 @@ def test_what_the_user_did_wrong_is_said_at_once(environment: dict[str, str], tm
             for key, value in (("loss", "high"), ("loss", None), ("a//b", 1.0), ("../x", 1.0), ("", 1.0)):
                 with pytest.raises(mlflow.MlflowException):
                     client.log_metric(run.info.run_id, key, value)
+            for step, moment in ((2**63, 1), (1, 2**63), (1, -1)):
+                with pytest.raises(mlflow.MlflowException):
+                    client.log_metric(run.info.run_id, "loss", 1.0, step=step, timestamp=moment)
             with pytest.raises(mlflow.MlflowException):
                 client.log_param(run.info.run_id, "a//b", 1)
             with pytest.raises(mlflow.MlflowException):

@@ -112,9 +112,16 @@ class Outbox:
         except KeyboardInterrupt:
             # Whoever does not want to wait loses nothing: it waits on disk.
             delivered = False
-        refused = sum(1 for _ in self.outgoing.quarantine.refusals())
         with self._lock:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                # A network file system may say here that writes were lost; what was shipped was there to be read.
+                _logger.warning("The journal in %s cannot be closed (%s).", self.outgoing.path, error)
+        # Asked once more now that nothing can be added: another thread may have written since.
+        delivered = delivered and self.flush(0)
+        self.worker.stop()
+        refused = sum(1 for _ in self.outgoing.quarantine.refusals())
         if delivered and not refused:
             self.outgoing.remove()
         if not delivered:
@@ -137,7 +144,8 @@ class Outbox:
     def _append(self, payload: bytes) -> Position | None:
         try:
             return self._writer.append(payload)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # ValueError: the record is larger than any journal takes, or the process is at its very end.
             self.lost += 1
             now = time.monotonic()
             if now - self._complained_at >= _COMPLAINT_SECONDS:
@@ -145,7 +153,7 @@ class Outbox:
                 _logger.warning(
                     "A record cannot be written to %s (%s). Training goes on; %d records are lost so far.",
                     self.outgoing.path,
-                    error.strerror,
+                    error,
                     self.lost,
                 )
             return None

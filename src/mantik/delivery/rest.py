@@ -25,10 +25,11 @@ __all__ = ["MlflowApi", "RefusedError", "UnavailableError"]
 _TIMEOUT = (5.0, 120.0)
 """Connect and read, in seconds. The server needs up to a minute to recognise 1000 points that it has already."""
 
-_VERDICTS = frozenset({400, 404, 405, 409, 413, 422})
+_VERDICTS = frozenset({400, 403, 404, 409, 413, 422})
 """Statuses with which a server judges the request itself. All others say something about the server or the moment."""
 
-_DENIED = 403
+_NO_VERDICTS = frozenset({"ENDPOINT_NOT_FOUND"})
+"""Error codes that speak of the server all the same: another one may stand at this address for a while."""
 
 
 class RefusedError(MantikError):
@@ -162,20 +163,13 @@ def _verdict(answer: requests.Response) -> dict[str, Any]:
         content = None
     if answer.ok and isinstance(content, dict):
         return content
-    if (
-        isinstance(content, dict)
-        and "error_code" in content
-        and (answer.status_code in _VERDICTS or _is_denied(answer))
-    ):
+    code = content.get("error_code") if isinstance(content, dict) else None
+    if isinstance(content, dict) and code and answer.status_code in _VERDICTS and code not in _NO_VERDICTS:
         words = " ".join(str(content.get("message", "")).split())
-        raise RefusedError(words or content["error_code"], answer.status_code, str(content["error_code"]))
+        raise RefusedError(words or str(code), answer.status_code, str(code))
     if answer.status_code == 413:  # noqa: PLR2004  # a proxy's verdict comes without MLflow's JSON
         raise RefusedError("the request is larger than the server takes", 413, "TOO_LARGE")
     raise UnavailableError(f"HTTP {answer.status_code}", _seconds(answer.headers.get("Retry-After")))
-
-
-def _is_denied(answer: requests.Response) -> bool:
-    return answer.status_code == _DENIED
 
 
 def _seconds(text: str | None) -> float | None:

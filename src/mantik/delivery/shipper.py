@@ -18,7 +18,6 @@ from mantik.delivery.rest import RefusedError
 from mantik.delivery.window import requests_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from typing import Literal
 
@@ -102,6 +101,8 @@ class Shipper:
     def _take_window(self) -> None:
         records: list[Record] = []
         points = 0
+        # An attempt before this one may have ended halfway.
+        self._window_end = self.position
         entries = read(self._directory, self.position, tail=self._tail, limit_bytes=_WINDOW_BYTES)
         for entry in islice(entries, _WINDOW_RECORDS):
             if isinstance(entry, Damage):
@@ -122,9 +123,9 @@ class Shipper:
 
     def _send(self, request: Request) -> None:
         if isinstance(request, RunUpdate):
-            self._judged(lambda: self._api.update_run(request), request)
-            return
-        self._send_batch(request)
+            self._send_update(request)
+        else:
+            self._send_batch(request)
 
     def _send_batch(self, batch: Batch) -> None:
         """Send a batch; where the server refuses it, halve it until the bad ones are alone."""
@@ -140,9 +141,9 @@ class Shipper:
         else:
             self._count(metrics=len(batch.metrics), params=len(batch.params), tags=len(batch.tags))
 
-    def _judged(self, send: Callable[[], None], update: RunUpdate) -> None:
+    def _send_update(self, update: RunUpdate) -> None:
         try:
-            send()
+            self._api.update_run(update)
         except RefusedError as error:
             content = [update.status, update.end_time, update.run_name]
             self._refuse(str(error), update.run_id, "a change of the run", content)

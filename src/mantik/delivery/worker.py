@@ -65,6 +65,7 @@ class Worker:
         self._problem: str | None = None
         self._complained_at = 0.0
         self._next_sync = 0.0
+        self._ending = False
         self.shipper: Shipper | None = None
 
     @property
@@ -86,6 +87,12 @@ class Worker:
             self._work.set()
             if self._thread is None:
                 self.start()
+
+    def stop(self) -> None:
+        """Let the thread end after what it is doing; what it has not shipped stays in the journal."""
+        self._ending = True
+        self._work.set()
+        self._nudge.set()
 
     def flush(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
         """Wait until everything that was written before this call is on the server.
@@ -116,7 +123,7 @@ class Worker:
 
     def _run(self) -> None:
         failures = 0
-        while True:
+        while not self._ending:
             self._work.wait(_SYNC_SECONDS)
             if not self._hurry.is_set():
                 # Not a sleep: whoever flushes ends it.

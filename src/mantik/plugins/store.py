@@ -12,7 +12,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Metric, Param, Run, RunData, RunInfo, RunStatus, RunTag
-from mlflow.exceptions import RestException
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.protos.service_pb2 import GetRun
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking.rest_store import RestStore
@@ -43,6 +44,7 @@ _SETTLE_SECONDS = 10.0
 
 _KNOWN_RUNS = 1000
 _KNOWN_KEYS = 10_000
+_LARGEST = 2**63 - 1
 _OPEN_STATUSES = frozenset({"RUNNING", "SCHEDULED"})
 
 
@@ -219,10 +221,23 @@ class MantikStore(RestStore):
 
     def _item(self, metric: Metric) -> MetricItem:
         key, value, timestamp, step = metric.key, metric.value, metric.timestamp, metric.step
-        if not (type(value) is float and type(step) is int and type(timestamp) is int and key in self._sound_keys):
+        if not (
+            key in self._sound_keys
+            and type(value) is float
+            and type(step) is int
+            and -_LARGEST <= step <= _LARGEST
+            and type(timestamp) is int
+            and 0 <= timestamp <= _LARGEST
+        ):
             _validate_metric(key, value, timestamp, step)
             # numpy's and other numbers: as what they are to MLflow.
             value, timestamp, step = float(value), int(timestamp), int(step)
+            if max(abs(step), timestamp) > _LARGEST:
+                # The server would drop it in silence, and with it whatever comes after it in the same request.
+                raise MlflowException(
+                    f"Step {step} or time {timestamp} of the metric {key!r} is no 64-bit number.",
+                    error_code=INVALID_PARAMETER_VALUE,
+                )
             # Names are few; where they are not, memory stays bounded.
             if len(self._sound_keys) < _KNOWN_KEYS:
                 self._sound_keys.add(key)
@@ -260,9 +275,10 @@ class MantikStore(RestStore):
         return run
 
     def _know(self, run: Run) -> None:
+        if len(self._runs) >= _KNOWN_RUNS:
+            # As a whole, in one step: other threads may be looking something up.
+            self._runs = {}
         self._runs[run.info.run_id] = run
-        while len(self._runs) > _KNOWN_RUNS:
-            self._runs.pop(next(iter(self._runs)), None)
 
     def _api(self, outbox: Outbox) -> MlflowApi:
         """Return this thread's connection for reads."""
