@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import calls, delivery, start
-from mantik.delivery.outbox import close_all
+from mantik.delivery.ending import close_all
 from mantik.testing import Platform
 
 if TYPE_CHECKING:

@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from mantik.exceptions import MantikError as MantikError
     from mantik.integrations.autolog import autolog as autolog
     from mantik.tracking import Environment as Environment
+    from mantik.tracking import flush as flush
     from mantik.tracking import init_tracking as init_tracking
+    from mantik.tracking import receipt as receipt
 
 __version__ = "1.0.0.dev0"
 
-__all__ = ["Environment", "MantikError", "__version__", "autolog", "init_tracking"]
+__all__ = ["Environment", "MantikError", "__version__", "autolog", "flush", "init_tracking", "receipt"]
 
 _HOMES = {
     "Environment": "mantik.tracking",
     "MantikError": "mantik.exceptions",
     "autolog": "mantik.integrations.autolog",
+    "flush": "mantik.tracking",
     "init_tracking": "mantik.tracking",
+    "receipt": "mantik.tracking",
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mantik.exceptions import ConfigurationError
 from mantik.secret import Secret
@@ -14,8 +15,13 @@ from mantik.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Profile", "Settings"]
+__all__ = ["Mode", "Profile", "Settings"]
 
+Mode: TypeAlias = Literal["online", "offline", "disabled"]
+
+_MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(?:[iI]?[bB])?")
+_SCALE = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _OVERRIDING = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_AWS_SIGV4")
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -74,6 +80,10 @@ class Settings:
         netrc: ``NETRC``: where requests looks for logins instead of ``~/.netrc``.
         spool: ``MANTIK_SPOOL``: where records wait for delivery, by default the folder ``spool`` in the home.
         exit_timeout: ``MANTIK_EXIT_TIMEOUT``: how many seconds a process waits for delivery before it ends.
+        mode: ``MANTIK_MODE``: ``online``; ``offline`` records and sends nothing; ``disabled`` does neither.
+        strict: ``MANTIK_STRICT``: what goes wrong with tracking is raised into the training.
+        experiment_id: ``MLFLOW_EXPERIMENT_ID``, for a run that nobody can look up.
+        spool_limit: ``MANTIK_SPOOL_LIMIT``: how many bytes the spool may take; None is as many as there are.
     """
 
     tracking_uri: str | None = None
@@ -88,6 +98,10 @@ class Settings:
     netrc: Path | None = None
     spool: Path = Path()
     exit_timeout: float = 60.0
+    mode: Mode = "online"
+    strict: bool = False
+    spool_limit: int | None = None
+    experiment_id: str | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -100,7 +114,7 @@ class Settings:
             environ: The variables to read. Default: those of the process.
 
         Raises:
-            ConfigurationError: ``MANTIK_ALLOW_HTTP`` is neither true nor false, or ``MANTIK_EXIT_TIMEOUT`` no number.
+            ConfigurationError: A variable holds something that it cannot mean; the text says what it can.
         """
         environ = os.environ if environ is None else environ
         token = _text(environ, "MLFLOW_TRACKING_TOKEN")
@@ -122,6 +136,10 @@ class Settings:
             netrc=Path(netrc).expanduser() if netrc else None,
             spool=Path(spool).expanduser() if spool else folder / "spool",
             exit_timeout=_seconds(environ, "MANTIK_EXIT_TIMEOUT", 60.0),
+            mode=_mode(environ, "MANTIK_MODE"),
+            strict=_flag(environ, "MANTIK_STRICT"),
+            spool_limit=_size(environ, "MANTIK_SPOOL_LIMIT"),
+            experiment_id=_text(environ, "MLFLOW_EXPERIMENT_ID"),
         )
         return settings._with_profile()
 
@@ -177,3 +195,23 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 <= value < float("inf"):
         raise ConfigurationError(f"{name} is {text!r}, which is no number of seconds. Set it to 0 or more, e.g. 60.")
     return value
+
+
+def _mode(environ: Mapping[str, str], name: str) -> Mode:
+    text = environ.get(name, "").strip().lower()
+    for mode in _MODES:
+        if text == mode:
+            return mode
+    if not text:
+        return "online"
+    raise ConfigurationError(f"{name} is {text!r}, which is no mode. Set it to one of: {', '.join(_MODES)}.")
+
+
+def _size(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "").strip()
+    if not text:
+        return None
+    size = _SIZE.fullmatch(text)
+    if size is None:
+        raise ConfigurationError(f"{name} is {text!r}, which is no size. Set it to a number of bytes, e.g. 500M or 20G.")
+    return int(float(size[1]) * _SCALE[size[2].lower()])

@@ -6,20 +6,33 @@ import logging
 import os
 import shlex
 import sys
+import threading
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mantik.auth.conflicts import conflicting_files
 from mantik.auth.login import token_source
 from mantik.auth.urls import is_local, normalise_tracking_uri
-from mantik.exceptions import MissingSettingsError
+from mantik.exceptions import MantikError, MissingSettingsError, PlatformUnreachableError, UnexpectedAnswerError
 from mantik.settings import Settings
 
-__all__ = ["Environment", "init_tracking", "prepare"]
+if TYPE_CHECKING:
+    from mantik.delivery.receipt import Receipt
+
+__all__ = ["Environment", "flush", "init_tracking", "prepare", "receipt"]
 
 _logger = logging.getLogger(__name__)
 _said: set[str] = set()
+
+_LOGIN_SECONDS = 6.0
+"""How long a training waits for its first token; then it begins without, and the login goes on beside it."""
+
+_FLUSH_SECONDS = 3600.0
+
+_NOBODY = "https://disabled.mantik.invalid"
+"""The tracking URI where tracking is disabled and none is set: a name that never resolves (RFC 2606)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +62,11 @@ class Environment:
         login is cached. Variables that would win over the token are there with an empty value.
         """
         variables = {"MLFLOW_TRACKING_URI": self.tracking_uri}
-        if not self.token:
+        if is_local(self.tracking_uri):
             return variables
-        variables |= {
-            "MLFLOW_TRACKING_AUTH": "mantik",
-            "MLFLOW_TRACKING_TOKEN": self.token,
-            "MANTIK_TRACKING_CLAIM": self.tracking_uri,
-        }
+        variables |= {"MLFLOW_TRACKING_AUTH": "mantik", "MANTIK_TRACKING_CLAIM": self.tracking_uri}
+        if self.token:
+            variables["MLFLOW_TRACKING_TOKEN"] = self.token
         # In a compute job nobody can log in; a user name there would say that somebody can.
         if self.username is not None and self.can_renew:
             variables["MANTIK_USERNAME"] = self.username
@@ -80,7 +91,7 @@ class Environment:
         return f"Environment(tracking_uri={self.tracking_uri!r}, username={self.username!r}, token={token})"
 
 
-def init_tracking() -> Environment:
+def init_tracking(*, strict: bool = False) -> Environment:
     """Log in to the platform and point MLflow at it.
 
     Reads ``MLFLOW_TRACKING_URI``, ``MANTIK_USERNAME`` and ``MANTIK_PASSWORD`` (or what ``mantik login`` remembered),
@@ -92,22 +103,138 @@ def init_tracking() -> Environment:
     given token is used and nobody logs in. With a local tracking URI (a path, ``file:`` or a database) nobody logs in
     either.
 
+    Where the platform does not answer within about 5 s, a warning says so and the training begins without it: what it
+    logs waits on disk and is sent once the platform answers. With ``MANTIK_MODE=offline`` nobody is asked and nothing
+    is sent before ``mantik sync``; with ``MANTIK_MODE=disabled`` MLflow's calls do nothing.
+
+    Args:
+        strict: Raise what goes wrong with tracking, here and in the calls of MLflow, instead of letting the training go
+            on; as ``MANTIK_STRICT=1``.
+
     Returns:
-        What was set up, with a token that is good now.
+        What was set up, with a token that is good now, or without one where the platform does not answer.
 
     Raises:
         MissingSettingsError: Settings are missing; the error names all of them.
         ConfigurationError: A setting is malformed, or the URL is none that credentials may be sent to.
         AuthenticationError: The platform refused the login.
-        PlatformError: The platform did not answer within 5 s to connect and 15 s to read, or not as a platform does.
+        UnexpectedAnswerError: Something answers there that is no platform.
+        PlatformUnreachableError: The platform does not answer, and tracking is strict.
     """
+    if strict and os.environ.get("MANTIK_STRICT") != "1":
+        os.environ["MANTIK_STRICT"] = "1"
+        _choose_outbox_again()
     settings = Settings.from_environment()
-    environment = prepare(settings)
-    if environment.token:
-        _claim(environment, settings)
-    else:
+    environment = _begin(settings)
+    if settings.mode != "disabled" and is_local(environment.tracking_uri):
         _leave_local(environment, settings)
+    else:
+        _claim(environment, settings)
     return environment
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Wait until everything that this process has logged so far is on the platform.
+
+    Args:
+        timeout: Seconds to wait at most. Default: as long as it takes.
+
+    Returns:
+        Whether it is. Where nothing was logged it is; in offline mode it is not, and nothing is waited for.
+    """
+    registry: Any = sys.modules.get("mantik.delivery.registry")
+    deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+    done = True
+    for outbox in registry.all_outboxes() if registry is not None else ():
+        left = max(0.0, deadline - time.monotonic())
+        while not outbox.flush(min(left, _FLUSH_SECONDS)):
+            left = deadline - time.monotonic()
+            if left <= 0 or not outbox.ships:
+                done = False
+                break
+    return done
+
+
+def receipt() -> Receipt:
+    """Return what became of everything that this process has logged: what was sent, what waits, what was refused.
+
+    ``str()`` of it is what a process prints at its end.
+
+    Returns:
+        The receipt for the claimed platform; an empty one where nothing was logged.
+
+    Raises:
+        OSError: The spool cannot be read.
+    """
+    from mantik.delivery.receipt import empty_receipt, receipt_of
+
+    registry: Any = sys.modules.get("mantik.delivery.registry")
+    claim = Settings.from_environment().claim or ""
+    for outbox in registry.all_outboxes() if registry is not None else ():
+        if outbox.uri == claim and not outbox.is_quiet:
+            return receipt_of(outbox)
+    return empty_receipt(claim)
+
+
+def _begin(settings: Settings) -> Environment:
+    """Do what the mode asks for up to the token."""
+    if settings.mode == "disabled":
+        uri = settings.tracking_uri or ""
+        usable = uri.startswith(("https://", "http://"))
+        return Environment(tracking_uri=uri.rstrip("/") if usable else _NOBODY, username=settings.username)
+    if settings.tracking_uri is not None and is_local(settings.tracking_uri):
+        return Environment(tracking_uri=settings.tracking_uri)
+    if settings.mode == "offline":
+        return _without_login(settings)
+    try:
+        return _in_time(settings)
+    except (PlatformUnreachableError, UnexpectedAnswerError) as error:
+        # Anything else that answers is no outage but a wrong address.
+        answered = isinstance(error, UnexpectedAnswerError) and error.status < 500 and error.status != 429  # noqa: PLR2004
+        if settings.strict or answered:
+            raise
+        _logger.warning("%s Training begins without it: what is logged waits on disk and is sent later.", error)
+    return _without_login(settings)
+
+
+def _in_time(settings: Settings) -> Environment:
+    """Log in, but do not wait for a platform that takes the request and keeps silent.
+
+    Raises:
+        MantikError: As ``prepare``, or because it took too long; then the login goes on in the background.
+    """
+    _require(settings)
+    uri = normalise_tracking_uri(settings.tracking_uri or "", allow_http=settings.allow_http)
+    source = token_source(settings)
+    if settings.strict or source.is_at_hand:
+        return prepare(settings)
+    outcome: list[Environment | MantikError] = []
+
+    def log_in() -> None:
+        try:
+            outcome.append(prepare(settings))
+        except MantikError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=log_in, name="mantik-login", daemon=True)
+    thread.start()
+    thread.join(_LOGIN_SECONDS)
+    if not outcome:
+        raise PlatformUnreachableError(f"The platform at {uri} gave no token within {_LOGIN_SECONDS:g} s.", uri)
+    if isinstance(outcome[0], MantikError):
+        raise outcome[0].with_traceback(None)
+    return outcome[0]
+
+
+def _without_login(settings: Settings) -> Environment:
+    _require(settings)
+    return Environment(
+        tracking_uri=normalise_tracking_uri(settings.tracking_uri or "", allow_http=settings.allow_http),
+        username=token_source(settings).username,
+        api_url=settings.api_url,
+        can_renew=settings.given_token is None,
+        overridden=settings.overriding,
+    )
 
 
 def prepare(settings: Settings) -> Environment:
@@ -186,15 +313,19 @@ def _leave_local(environment: Environment, settings: Settings) -> None:
 
 def _choose_outbox_again() -> None:
     """Let the next write look at the settings again, where anything was written in this process before."""
-    outbox: Any = sys.modules.get("mantik.delivery.outbox")
-    if outbox is not None:
-        outbox.choose_again()
+    registry: Any = sys.modules.get("mantik.delivery.registry")
+    if registry is not None:
+        registry.choose_again()
     # MLflow keeps the store that it made for a URI; one that it made before the claim is not the durable one.
-    utils: Any = sys.modules.get("mlflow.tracking._tracking_service.utils")
-    store_of = getattr(getattr(utils, "_tracking_store_registry", None), "_get_store_with_resolved_uri", None)
-    forget = getattr(store_of, "cache_clear", None)
-    if forget is not None:
-        forget()
+    for service, stores in (
+        ("_tracking_service", "_tracking_store_registry"),
+        ("_model_registry", "_model_registry_store_registry"),
+    ):
+        utils: Any = sys.modules.get(f"mlflow.tracking.{service}.utils")
+        store_of = getattr(getattr(utils, stores, None), "_get_store_with_resolved_uri", None)
+        forget = getattr(store_of, "cache_clear", None)
+        if forget is not None:
+            forget()
 
 
 def _point_mlflow(uri: str) -> None:

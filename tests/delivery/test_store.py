@@ -12,7 +12,8 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking._tracking_service.utils import _get_store
 
 import mantik
-from mantik.delivery.outbox import Outbox, outbox_for
+from mantik.delivery.outbox import Outbox
+from mantik.delivery.registry import outbox_for
 from mantik.plugins.store import MantikStore
 from mantik.testing import FaultProxy, Refuse, wait_until
 
@@ -81,7 +82,7 @@ def test_memory_does_not_grow_with_what_was_delivered(tracked: FaultProxy) -> No
             mlflow.log_metric("loss", 1.0, step=step)
         assert outbox().flush(30)
         assert outbox().overlay.writes(run.info.run_id) is None
-        assert len(list(outbox().outgoing.journal.glob("*.segment"))) == 1
+        assert len(list(outbox().outgoing.points.journal.glob("*.segment"))) == 1
 
 
 def test_a_search_sees_what_was_logged_before_it(tracked: FaultProxy) -> None:
@@ -101,7 +102,7 @@ def test_a_run_can_be_read_while_the_platform_is_away(tracked: FaultProxy) -> No
         mlflow.log_metric("loss", 0.5)
         tracked.fault(Refuse())
         mlflow.log_metric("loss", 0.25, step=1)
-        wait_until(lambda: outbox().worker.problem is not None, deadline=30, what="the outage was noticed")
+        wait_until(lambda: outbox().problem is not None, deadline=30, what="the outage was noticed")
         assert mlflow.get_run(run.info.run_id).data.metrics == {"loss": 0.25}
     assert mlflow.get_run(run.info.run_id).info.status == "FINISHED"
 
@@ -143,6 +144,6 @@ def test_what_is_written_while_the_outbox_closes_is_kept(tracked: FaultProxy) ->
         tracked.fault(Refuse())
         closing.record_batch(run.info.run_id, [["late", 1.0, 1, 1]], (), ())
         closing.close(0)
-        assert closing.outgoing.journal.exists()
+        assert closing.outgoing.points.journal.exists()
         closing.record_batch(run.info.run_id, [["too late", 1.0, 1, 1]], (), ())
-        assert closing.lost == 1
+        assert closing.losses.counts.metrics == 1

@@ -55,7 +55,7 @@ def dead(owner: Owner) -> Owner:
 def left_behind(settings: Settings, uri: str, run_id: str, points: int = POINTS) -> Outgoing:
     """Leave a journal behind as a process does that vanished with a run open."""
     outgoing = Outgoing.create(settings.spool, dead(Owner.here(uri, settings.username, None)))
-    writer = JournalWriter(outgoing.journal)
+    writer = JournalWriter(outgoing.points.journal)
     for step in range(points):
         writer.append(encode_batch(run_id, [["loss", step / 3, 2000 + step, step]], [], []))
     writer.close()
@@ -126,7 +126,7 @@ def test_a_damaged_journal_is_delivered_as_far_as_it_can_be_read(
     """A flipped byte costs the record it is in, which is kept with a reason; everything else arrives."""
     run_id = create_run(mantik_platform)
     outgoing = left_behind(settings, mantik_platform.url, run_id, points=100)
-    (segment,) = outgoing.journal.glob("*.segment")
+    (segment,) = outgoing.points.journal.glob("*.segment")
     content = bytearray(segment.read_bytes())
     place = content.index(b'"loss"', len(content) // 2)
     content[place + 2] ^= 0x01
@@ -217,7 +217,7 @@ def test_a_run_ends_neither_before_its_start_nor_in_the_future(
     """Points may carry any time; the end of a run that was left open stays between its start and the last sign."""
     run_id = create_run(mantik_platform)
     outgoing = left_behind(settings, mantik_platform.url, run_id, points=0)
-    writer = JournalWriter(outgoing.journal)
+    writer = JournalWriter(outgoing.points.journal)
     writer.append(encode_batch(run_id, [["loss", 1.0, moment, 1]], [], []))
     writer.close()
     expected = end if end is not None else outgoing.last_sign()
@@ -232,7 +232,7 @@ def test_another_users_password_is_not_used(
     run_id = create_run(mantik_platform)
     mantik_platform.add_user("hedy", "frequency hopping 1942")
     outgoing = Outgoing.create(settings.spool, dead(Owner.here(mantik_platform.url, "hedy", None)))
-    writer = JournalWriter(outgoing.journal)
+    writer = JournalWriter(outgoing.points.journal)
     writer.append(encode_batch(run_id, [["loss", 1.0, 1, 1]], [], []))
     writer.close()
     output, _ = sync(environment).communicate(timeout=60)

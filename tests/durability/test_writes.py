@@ -143,7 +143,7 @@ def test_children_and_threads_write_into_journals_of_their_own(
             child = os.fork()
             if child == 0:
                 log(f"fork-{number}")
-                from mantik.delivery.outbox import close_all
+                from mantik.delivery.ending import close_all
                 close_all()
                 os._exit(0)
             children.append(child)

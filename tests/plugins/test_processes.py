@@ -40,7 +40,7 @@ CHILDREN = {
         if child == 0:
             log("fork")
             # A child that ends like this runs no handlers: what it has not sent by then waits for `mantik sync`.
-            from mantik.delivery.outbox import close_all
+            from mantik.delivery.ending import close_all
             close_all()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0""",

@@ -47,6 +47,14 @@ class TokenSource(Protocol):
     def username(self) -> str | None:
         """The platform user, where it is known."""
 
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether a token that is good now can be had without a request."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is no token and somebody waits for the platform to give one."""
+
     def token(self) -> Secret:
         """Return a token that is good now, or raise why there is none."""
 
@@ -72,6 +80,16 @@ class GivenToken:
         """The user whom the token names, if it tells."""
         name = claims_of(self.given.reveal()).get("username")
         return name if isinstance(name, str) else None
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Never."""
+        return False
 
     def token(self) -> Secret:
         """Return the given token."""
@@ -124,6 +142,17 @@ class Login:
     def known(self) -> Token | None:
         """The token at hand, without any request: from memory, else from the cache."""
         return self._known or self.cache.load()
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether a token that is good now can be had without a request."""
+        known = self.known
+        return known is not None and not known.wants_renewal(self._clock())
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there is no token and a thread of this process waits for the platform to give one."""
+        return self._lock.locked() and self._known is None
 
     def token(self) -> Secret:
         """Return a token that is good now.

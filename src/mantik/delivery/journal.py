@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mantik.auth.cache import make_private
 from mantik.delivery import framing
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["TORN_TAIL", "Damage", "Entry", "JournalWriter", "Position", "read", "waiting_bytes"]
+__all__ = ["TORN_TAIL", "Damage", "Entry", "JournalWriter", "Position", "Tail", "last_write", "read", "waiting_bytes"]
+
+Tail: TypeAlias = Literal["open", "closed", "live"]
 
 _NOTHING_OPEN = -1
 _FIRST_OFFSET = len(framing.TAG)
@@ -59,6 +61,7 @@ class JournalWriter:
         self._segment = max(numbers_in(directory), default=0)
         self._offset = 0
         self._room_until = 0
+        self._appends = 0
         self._open_next()
         self._synced = Position(self._segment, 0)
 
@@ -86,6 +89,7 @@ class JournalWriter:
         with self._lock:
             if self._offset >= self._room_until:
                 self._open_next()
+            self._appends = number = self._appends + 1
             try:
                 written = os.write(self._descriptor, line)
             except OSError:
@@ -94,8 +98,12 @@ class JournalWriter:
             if written != len(line):
                 self._take_back(written)
                 raise OSError(errno.ENOSPC, f"Only {written} of a record's {len(line)} bytes could be written")
-            # Asked, not added up, because a signal handler may have appended, even to a new segment, at any call above;
-            # where its record came behind this question, what it left here is newer.
+            if number == self._appends:
+                # Nobody came between.
+                self._offset = end = self._offset + written
+                return Position(self._segment, end)
+            # A signal handler appended in the middle of this call, perhaps to a new segment: asked, not added up.
+            # Where its record came behind this question, what it left here is newer.
             segment, end = self._segment, os.lseek(self._descriptor, 0, os.SEEK_CUR)
             if segment == self._segment and end > self._offset:
                 self._offset = end
@@ -188,7 +196,7 @@ def read(
     directory: Path,
     start: Position | None = None,
     *,
-    tail: Literal["open", "closed"],
+    tail: Tail,
     limit_bytes: int | None = None,
 ) -> Iterator[Entry | Damage]:
     """Read a journal in order: every sound record as an ``Entry``, every other stretch as a ``Damage``.
@@ -200,7 +208,9 @@ def read(
         start: Where to begin: ``end`` of an entry or a damage, or what a cursor gives. Default: the beginning.
         tail: What to make of an incomplete last line of the last segment. ``"open"``: the writer may still be writing
             it, and reading ends before it. ``"closed"``: the writer is gone, and the line is a ``Damage`` whose reason
-            is ``"torn tail"``, or an ``Entry`` if nothing but its newline is missing.
+            is ``"torn tail"``, or an ``Entry`` if nothing but its newline is missing. ``"live"``: a writer on another
+            node may be at work, whose bytes a network file system may show out of order; reading ends before anything
+            in the last segment that is no sound record.
         limit_bytes: Stop behind the item with which this many bytes are reached. Default: no limit.
 
     Yields:
@@ -214,7 +224,10 @@ def read(
     numbers = [number for number in numbers_in(directory) if number >= start.segment]
     for number in numbers:
         begin = start if number == start.segment else Position(number, 0)
-        for item in read_segment(directory, begin, growing=tail == "open" and number == numbers[-1]):
+        last = number == numbers[-1]
+        for item in read_segment(directory, begin, growing=tail != "closed" and last):
+            if tail == "live" and last and isinstance(item, Damage):
+                return
             yield item
             if left is not None:
                 left -= item.end.offset - item.start.offset
@@ -241,6 +254,19 @@ def waiting_bytes(directory: Path, position: Position) -> int:
             # Delivered and removed meanwhile.
             continue
     return waiting
+
+
+def last_write(directory: Path) -> float | None:
+    """Tell when the journal was last written, in seconds since 1970; None if there is none.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    numbers = numbers_in(directory)
+    try:
+        return path_of(directory, numbers[-1]).stat().st_mtime if numbers else None
+    except FileNotFoundError:
+        return None
 
 
 def _sync_and_close(descriptor: int, sync: Callable[[int], None]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -15,55 +14,148 @@ from typing import TYPE_CHECKING
 from mantik.auth.bearer import BearerAuth
 from mantik.auth.login import token_source
 from mantik.auth.urls import platform_origin
+from mantik.delivery.budget import Budget, Losses
+from mantik.delivery.history import History
+from mantik.delivery.ids import Identity
 from mantik.delivery.journal import JournalWriter
+from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.overlay import Overlay
-from mantik.delivery.records import RunUpdate, encode_batch, encode_update
+from mantik.delivery.records import Artifact, Batch, Call, Create, RunUpdate, Spans, encode, encode_batch, encode_points
 from mantik.delivery.rest import MlflowApi
 from mantik.delivery.shipper import Shipper
-from mantik.delivery.spool import Outgoing, Owner
+from mantik.delivery.spool import Outgoing, Owner, identities_of
+from mantik.delivery.staged import StagedFiles
 from mantik.delivery.worker import Worker
-from mantik.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from mantik.delivery.journal import Position
-    from mantik.delivery.records import MetricItem, TextItem
+    from mantik.delivery.overlay import LaneName
+    from mantik.delivery.records import MetricItem, Record, TextItem
+    from mantik.delivery.spool import Lane
+    from mantik.settings import Settings
 
-__all__ = ["Outbox", "choose_again", "close_all", "outbox_for"]
+__all__ = ["Outbox", "RunFacts"]
 
 _logger = logging.getLogger(__name__)
 
-_COMPLAINT_SECONDS = 60.0
+
+class RunFacts:
+    """What a receipt says about a run, beside counts. Attributes are None where they were never learned."""
+
+    __slots__ = ("experiment_id", "name", "recorded", "status")
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.experiment_id: str | None = None
+        self.status: str | None = None
+        self.recorded = Counts()
+
+
+class _Line:
+    """One lane as this process writes it: journal, thread."""
+
+    def __init__(self, outbox: Outbox, name: LaneName, lane: Lane) -> None:
+        self.writer = JournalWriter(lane.journal)
+
+        def make_shipper() -> Shipper:
+            api = MlflowApi(outbox.uri, outbox.auth)
+            return Shipper(outbox.outgoing, lane, api, outbox.identities, tail="open")
+
+        self.worker = Worker(
+            "mantik-shipper" if name == "points" else "mantik-uploader",
+            self.writer,
+            make_shipper if outbox.ships else None,
+            delivered=lambda position: outbox.forget(name, position),
+            keep_safe=outbox.outgoing.staging.sync if name == "uploads" else lambda: None,
+            beat=outbox.outgoing.beat,
+        )
 
 
 class Outbox:
     """What this process has written for one platform. Any thread may call.
 
     Promises: when a call returns, what it was given is on the disk of this machine and survives the death of the
-    process; nothing raises into training. Does not promise: to survive the death of the machine within the last second,
-    nor a full disk: what cannot be written is counted and said.
+    process; nothing raises into training, unless the settings are strict. Does not promise: to survive the death of the
+    machine within the last second, nor a full disk: what cannot be written is counted and said.
+
+    Args:
+        settings: Who tracks, and where the spool is.
+        uri: The normalised tracking URI.
+
+    Raises:
+        OSError: The spool cannot be written.
+        MantikError: The settings do not make sense.
     """
 
     def __init__(self, settings: Settings, uri: str) -> None:
-        """Make the folder.
-
-        Raises:
-            OSError: The spool cannot be written.
-            MantikError: The settings do not make sense.
-        """
         source = token_source(settings)
         self.auth = BearerAuth(platform_origin(uri, allow_http=settings.allow_http), source)
         self.uri = uri
-        self.overlay = Overlay()
-        self.outgoing = Outgoing.create(settings.spool, Owner.here(uri, source.username, settings.api_url))
+        self.ships = settings.mode == "online"
+        self.strict = settings.strict
         self.exit_timeout = settings.exit_timeout
-        self.lost = 0
-        self._complained_at = 0.0
+        self.overlay = Overlay()
+        self.spool = settings.spool
+        self.identities = identities_of(settings.spool)
+        owner = Owner.here(uri, source.username, settings.api_url, ships=self.ships)
+        self.outgoing = Outgoing.create(settings.spool, owner)
+        self.history = History(self.outgoing.points)
+        self.losses = Losses(self.outgoing.path)
+        self.staged = StagedFiles()
+        self.runs: dict[str, RunFacts] = {}
+        self.models: dict[str, str] = {}
+        self.open_runs: dict[str, None] = {}
+        self.down_until = 0.0
+        self._budget = Budget(settings.spool, settings.spool_limit)
         # Re-entrant: a signal handler that ends a run may interrupt a call that holds it.
         self._lock = threading.RLock()
-        self._writer = JournalWriter(self.outgoing.journal)
-        self.worker = Worker(self._writer, self._make_shipper, self.overlay.forget, self.outgoing.beat)
+        self._points = _Line(self, "points", self.outgoing.points)
+        self._uploads: _Line | None = None
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing was ever recorded here."""
+        return not self.runs and not self.losses.counts.total
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something was recorded that is not known to be on the server."""
+        return any(line.worker.has_work for line in self._lines())
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be delivered at the moment; None while all is well."""
+        return self._points.worker.problem
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the platform is known to be out of reach, so that there is no point in asking it."""
+        return (
+            not self.ships
+            or time.monotonic() < self.down_until
+            or self.auth.source.is_waiting
+            or self._points.worker.problem is not None
+        )
+
+    def note_down(self) -> None:
+        """Remember for half a minute that the platform did not answer."""
+        self.down_until = time.monotonic() + 30.0
+
+    def record_points(self, run_id: str, items: Sequence[MetricItem], texts: Sequence[str]) -> None:
+        """Record points of metrics of a run, which are JSON texts already."""
+        payload = encode_points(run_id, texts)
+        with self._lock:
+            try:
+                position = self._append(self._points, payload)
+            except (OSError, ValueError) as error:
+                self._lose(Batch(run_id, list(items), [], []), error)
+                return
+            self._facts(run_id).recorded.metrics += len(items)
+            self.overlay.add_batch(position, run_id, items, (), ())
+            self._points.worker.wake(position)
 
     def record_batch(
         self, run_id: str, metrics: Sequence[MetricItem], params: Sequence[TextItem], tags: Sequence[TextItem]
@@ -71,24 +163,98 @@ class Outbox:
         """Record metrics, params and tags of a run."""
         payload = encode_batch(run_id, metrics, params, tags)
         with self._lock:
-            position = self._append(payload)
-            if position is not None:
-                self.overlay.add_batch(position, run_id, metrics, params, tags)
-                self.worker.wake(position)
+            try:
+                position = self._append(self._points, payload)
+            except (OSError, ValueError) as error:
+                self._lose(Batch(run_id, list(metrics), list(params), list(tags)), error)
+                return
+            counts = self._facts(run_id).recorded
+            counts.metrics += len(metrics)
+            counts.params += len(params)
+            counts.tags += len(tags)
+            self.overlay.add_batch(position, run_id, metrics, params, tags)
+            self._points.worker.wake(position)
 
     def record_update(self, update: RunUpdate) -> None:
         """Record a change of a run."""
-        payload = encode_update(update.run_id, update.status, update.end_time, update.run_name)
+        facts = self._facts(update.run_id)
+        facts.status = update.status or facts.status
+        facts.name = update.run_name or facts.name
+        self._record("points", update)
+
+    def record_create(self, identity: Identity, asked_at: float | None) -> bool:
+        """Record that something is to be created; tell whether that could be done.
+
+        Args:
+            identity: What it is, with its provisional id and the request.
+            asked_at: When the server was asked in vain, in seconds since 1970; None if it cannot have heard of it.
+        """
+        create = Create(identity.kind, identity.local_id, asked_at, identity.body)
+        return self.note(identity) and self._record("points", create)
+
+    def note(self, identity: Identity) -> bool:
+        """Remember what a provisional id stands for; tell whether that is on disk."""
+        try:
+            self.identities.note(identity)
+        except OSError as error:
+            self._lose(Create(identity.kind, identity.local_id, None, identity.body), error)
+            return False
+        return True
+
+    def record_call(self, call: Call, *, after_uploads: bool = False) -> None:
+        """Record a request.
+
+        Args:
+            call: The request.
+            after_uploads: Send it after the artifacts that were recorded before it.
+        """
+        self._record("uploads" if after_uploads else "points", call)
+
+    def record_spans(self, experiment_id: str, request: str) -> None:
+        """Record spans of traces, in OpenTelemetry's protocol and base64."""
+        self._record("points", Spans(experiment_id, request))
+
+    def record_artifact(self, uri: str, source: Path) -> None:
+        """Record a file for an artifact URI: the file may be changed or deleted when this returns.
+
+        Raises:
+            OSError: The file cannot be read, or the settings are strict and it cannot be copied.
+        """
+        size = source.stat().st_size
+        try:
+            self._budget.take(size)
+            with source.open("rb"):
+                # Whoever names a file that cannot be read is told so; a disk without room is our own affair.
+                pass
+            staged, size = self.outgoing.staging.take(source)
+        except (PermissionError, FileNotFoundError, IsADirectoryError):
+            raise
+        except OSError as error:
+            if self.strict:
+                raise
+            self.losses.note(Artifact(uri, "lost", size), error)
+            return
         with self._lock:
-            position = self._append(payload)
-            if position is not None:
-                self.overlay.add_update(position, update)
-                self.worker.wake(position)
+            if self._record("uploads", Artifact(uri, staged, size)):
+                self.staged.add(uri, staged, size)
+            else:
+                self.outgoing.staging.drop(staged)
+
+    def introduce(self, run_id: str, name: str | None, experiment_id: str | None) -> None:
+        """Remember what a receipt says about a run."""
+        facts = self._facts(run_id)
+        facts.name, facts.experiment_id = name or facts.name, experiment_id or facts.experiment_id
+
+    def owner_of(self, entity: str) -> str:
+        """Return the run to which a receipt counts what was recorded about something; empty where there is none."""
+        owner = self.models.get(entity, entity)
+        return owner if owner in self.runs else ""
 
     def note_open(self, run_id: str) -> None:
         """Remember that this process has a run open, so that the run is ended should the process vanish."""
         # Its thread gives the signs of life without which a sync on another machine takes the process for gone.
-        self.worker.start()
+        self._points.worker.start()
+        self.open_runs[run_id] = None
         try:
             self.outgoing.open_run(run_id)
         except OSError as error:
@@ -96,150 +262,111 @@ class Outbox:
 
     def note_closed(self, run_id: str) -> None:
         """Forget that this process has a run open."""
+        self.open_runs.pop(run_id, None)
         try:
             self.outgoing.close_run(run_id)
         except OSError as error:
             _logger.debug("The run %s cannot be noted as closed: %s", run_id, error)
 
     def flush(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
-        """Wait until everything that was recorded is on the server; tell whether it is."""
-        return self.worker.flush(timeout, give_up_when_down=give_up_when_down)
+        """Wait until everything that was recorded is on the server; tell whether it is.
 
-    def close(self, timeout: float) -> None:
-        """Deliver what is left within a time in seconds, and say what could not be."""
-        try:
-            delivered = self.flush(timeout)
-        except KeyboardInterrupt:
-            # Whoever does not want to wait loses nothing: it waits on disk.
-            delivered = False
+        Args:
+            timeout: Seconds to wait at most.
+            give_up_when_down: Do not wait for a server that cannot be reached.
+        """
+        deadline = time.monotonic() + timeout
+        uploads = self._uploads
+        done = self._points.worker.flush(timeout, give_up_when_down=give_up_when_down)
+        if uploads is None or not done:
+            return done
+        # Files may wait for a run that has only just been created: that is no server that cannot be reached.
+        return uploads.worker.flush(max(0.0, deadline - time.monotonic()), give_up_when_down=give_up_when_down)
+
+    def progress(self) -> tuple[dict[str, Counts], dict[str, Counts], dict[str, int]]:
+        """Return what was sent, what is done with in one way or another, and how many things were refused, by run."""
+        sent: dict[str, Counts] = {}
+        settled: dict[str, Counts] = {}
+        refused: dict[str, int] = {}
+        for line in self._lines():
+            shipper = line.worker.shipper
+            if shipper is None:
+                continue
+            for mine, theirs in ((sent, shipper.sent), (settled, shipper.settled)):
+                for entity, counts in list(theirs.items()):
+                    mine.setdefault(self.owner_of(entity), Counts()).add(counts)
+            for entity, number in list(shipper.refused.items()):
+                owner = self.owner_of(entity)
+                refused[owner] = refused.get(owner, 0) + number
+        return sent, settled, refused
+
+    def forget(self, lane: LaneName, position: Position) -> None:
+        """Drop from memory what has been delivered, in a lane up to a position."""
+        self.overlay.forget(lane, position)
+        if lane == "uploads":
+            self.staged.forget(self.outgoing.staging)
+
+    def close(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
+        """Deliver what is left within a time in seconds and end the threads; tell whether nothing is left.
+
+        Raises:
+            KeyboardInterrupt: The user does not want to wait. Nothing is lost, and closing again closes.
+        """
+        delivered = self.flush(timeout, give_up_when_down=give_up_when_down) if timeout > 0 else False
         with self._lock:
-            try:
-                self._writer.close()
-            except OSError as error:
-                # A network file system may say here that writes were lost; what was shipped was there to be read.
-                _logger.warning("The journal in %s cannot be closed (%s).", self.outgoing.path, error)
+            for line in self._lines():
+                try:
+                    line.writer.close()
+                except OSError as error:
+                    # A network file system may say here that writes were lost; what was shipped was there to be read.
+                    _logger.warning("The journal in %s cannot be closed (%s).", self.outgoing.path, error)
         # Asked once more now that nothing can be added: another thread may have written since.
         delivered = delivered and self.flush(0)
-        self.worker.stop()
-        refused = sum(1 for _ in self.outgoing.quarantine.refusals())
-        if delivered and not refused:
+        for line in self._lines():
+            line.worker.stop()
+        if delivered and not self.outgoing.quarantine.count():
             self.outgoing.remove()
-        if not delivered:
-            _logger.warning(
-                "Not everything has reached %s (%s). The rest is safe in %s and is sent by: mantik sync",
-                self.uri,
-                self.worker.problem or "there was no time",
-                self.outgoing.path,
-            )
-        if refused:
-            _logger.warning(
-                "Refused by %s: %d of the records; the reasons are in %s",
-                self.uri,
-                refused,
-                self.outgoing.quarantine.path,
-            )
-        if self.lost:
-            _logger.warning("%d records could not be written to disk and are lost.", self.lost)
+        return delivered
 
-    def _append(self, payload: bytes) -> Position | None:
-        try:
-            return self._writer.append(payload)
-        except (OSError, ValueError) as error:
-            # ValueError: the record is larger than any journal takes, or the process is at its very end.
-            self.lost += 1
-            now = time.monotonic()
-            if now - self._complained_at >= _COMPLAINT_SECONDS:
-                self._complained_at = now
-                _logger.warning(
-                    "A record cannot be written to %s (%s). Training goes on; %d records are lost so far.",
-                    self.outgoing.path,
-                    error,
-                    self.lost,
-                )
-            return None
+    def _lines(self) -> list[_Line]:
+        return [self._points] if self._uploads is None else [self._points, self._uploads]
 
-    def _make_shipper(self) -> Shipper:
-        api = MlflowApi(self.uri, self.auth)
-        return Shipper(self.outgoing.journal, self.outgoing.cursor, self.outgoing.quarantine, api, tail="open")
+    def _facts(self, run_id: str) -> RunFacts:
+        facts = self.runs.get(run_id)
+        if facts is None:
+            facts = self.runs[run_id] = RunFacts()
+        return facts
 
+    def _record(self, lane: LaneName, record: RunUpdate | Create | Call | Spans | Artifact) -> bool:
+        payload = encode(record)
+        with self._lock:
+            try:
+                line = self._points
+                if lane == "uploads":
+                    line = self._uploads = self._uploads or _Line(self, lane, self.outgoing.uploads)
+                position = self._append(line, payload)
+            except (OSError, ValueError) as error:
+                self._lose(record, error)
+                return False
+            if isinstance(record, Create) and record.kind == "run":
+                self._facts(record.local_id)
+            self._facts(self.owner_of(entity_of(record))).recorded.count(record)
+            if isinstance(record, RunUpdate | Call):
+                self.overlay.add(lane, position, record)
+            line.worker.wake(position)
+            return True
 
-_outboxes: dict[tuple[str, str | None, str], Outbox] = {}
-_choices: dict[str, Outbox | None] = {}
-_lock = threading.Lock()
+    def _append(self, line: _Line, payload: bytes) -> Position:
+        """Append to a lane's journal.
 
+        Raises:
+            OSError: There is no room, or the disk fails.
+            ValueError: The record is larger than any journal takes, or the process is at its very end.
+        """
+        self._budget.take(len(payload))
+        return line.writer.append(payload)
 
-def outbox_for(uri: str) -> Outbox | None:
-    """Return this process's outbox for a tracking URI; None where nothing is to be recorded for it.
-
-    That is so where another platform is claimed, or none, and where the spool cannot be written: a training that cannot
-    be made durable is tracked as stock MLflow does it.
-    """
-    # The hot path: one look-up. What it says changes only with init_tracking() and with a fork.
-    try:
-        return _choices[uri]
-    except KeyError:
-        with _lock:
-            return _choices.setdefault(uri, _choose(uri))
-
-
-def choose_again() -> None:
-    """Look at the settings again at the next write: who tracks where may have changed."""
-    _choices.clear()
-
-
-def close_all() -> None:
-    """Deliver what is left, within `MANTIK_EXIT_TIMEOUT` for all together, and say what could not be.
-
-    For the end of the process; what is written later goes into new folders.
-    """
-    deadline: float | None = None
-    for outbox in list(_outboxes.values()):
-        if deadline is None:
-            deadline = time.monotonic() + outbox.exit_timeout
-        outbox.close(max(0.0, deadline - time.monotonic()))
-    _outboxes.clear()
-    _choices.clear()
-
-
-def _choose(uri: str) -> Outbox | None:
-    settings = Settings.from_environment().for_claim()
-    if settings.claim != uri.rstrip("/"):
-        return None
-    key = (settings.claim, settings.username, str(settings.spool))
-    outbox = _outboxes.get(key)
-    if outbox is None:
-        try:
-            outbox = Outbox(settings, settings.claim)
-        except OSError as error:
-            _logger.warning(
-                "Nothing can be kept in %s (%s): calls of mlflow wait for the platform, and an outage is not bridged.",
-                settings.spool,
-                error.strerror,
-            )
-            return None
-        _outboxes[key] = outbox
-        _close_with_the_worker_process()
-    return outbox
-
-
-def _close_with_the_worker_process() -> None:
-    """Deliver at the end of a process of `multiprocessing`, which ends without the handlers of `atexit`."""
-    process = sys.modules.get("multiprocessing.process")
-    if process is None or process.parent_process() is None:
-        return
-    from multiprocessing.util import Finalize
-
-    # A priority at all is what makes it run at the end.
-    Finalize(None, close_all, exitpriority=0)
-
-
-def _leave_to_the_parent() -> None:
-    """Forget, in a forked child, what belongs to the parent: its journal, its thread, its locks."""
-    global _lock  # noqa: PLW0603  # the thread that may hold the old one does not exist here
-    _lock = threading.Lock()
-    _outboxes.clear()
-    _choices.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
+    def _lose(self, record: Record, error: OSError | ValueError) -> None:
+        if self.strict:
+            raise error
+        self.losses.note(record, error)

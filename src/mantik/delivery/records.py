@@ -7,7 +7,12 @@ them thousands of times and names would be half of their bytes:
   [[key, value], ...]]``: metrics, params and tags of one call; the last three items of a metric are left out where they
   are not set;
 * ``["update", run_id, status, end_time, run_name]``: a run's status as MLflow names it, its end in milliseconds since
-  1970 and its name; null is "leave as it is".
+  1970 and its name; null is "leave as it is";
+* ``["create", kind, local_id, asked_at, body]``: a run, model or experiment that the server was not asked for, or that
+  it was asked for at a time (seconds since 1970) without an answer; what to send;
+* ``["call", name, about, body]``: one request of `mantik.delivery.calls` about one entity;
+* ``["spans", experiment_id, base64]``: spans of traces, as OpenTelemetry's protocol has them;
+* ``["artifact", uri, staged, size]``: a file for an artifact URI, its name among the staged files, its size in bytes.
 """
 
 from __future__ import annotations
@@ -16,10 +21,29 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mantik.delivery.calls import CALLS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Batch", "MetricItem", "Record", "RunUpdate", "TextItem", "decode", "encode_batch", "encode_update"]
+    from mantik.delivery.ids import Kind
+
+__all__ = [
+    "Artifact",
+    "Batch",
+    "Call",
+    "Create",
+    "MetricItem",
+    "Record",
+    "RunUpdate",
+    "Spans",
+    "TextItem",
+    "decode",
+    "encode",
+    "encode_batch",
+    "encode_points",
+    "encode_update",
+]
 
 MetricItem: TypeAlias = "list[Any]"
 """``[key, value, timestamp, step]``, and ``model_id, dataset_name, dataset_digest`` where one of them is set."""
@@ -28,6 +52,7 @@ TextItem: TypeAlias = "list[str]"
 """``[key, value]`` of a param or a tag."""
 
 _METRIC_SIZES = (4, 7)
+_KINDS = ("run", "model", "experiment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +64,10 @@ class Batch:
     params: list[TextItem]
     tags: list[TextItem]
 
+    def as_list(self) -> list[Any]:
+        """Return what is encoded."""
+        return ["batch", self.run_id, self.metrics, self.params, self.tags]
+
 
 @dataclass(frozen=True, slots=True)
 class RunUpdate:
@@ -49,12 +78,73 @@ class RunUpdate:
     end_time: int | None
     run_name: str | None
 
+    def as_list(self) -> list[Any]:
+        """Return what is encoded."""
+        return ["update", self.run_id, self.status, self.end_time, self.run_name]
 
-Record: TypeAlias = "Batch | RunUpdate"
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Something that has a provisional id and is to be created on the server."""
+
+    kind: Kind
+    local_id: str
+    asked_at: float | None
+    body: dict[str, Any]
+
+    def as_list(self) -> list[Any]:
+        """Return what is encoded."""
+        return ["create", self.kind, self.local_id, self.asked_at, self.body]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of `mantik.delivery.calls`; `about` is the run, model, experiment or trace that it is about."""
+
+    name: str
+    about: str
+    body: dict[str, Any]
+
+    def as_list(self) -> list[Any]:
+        """Return what is encoded."""
+        return ["call", self.name, self.about, self.body]
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Spans of traces; `request` is OpenTelemetry's export request, in base64."""
+
+    experiment_id: str
+    request: str
+
+    def as_list(self) -> list[Any]:
+        """Return what is encoded."""
+        return ["spans", self.experiment_id, self.request]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A staged file and the artifact URI that it is for."""
+
+    uri: str
+    staged: str
+    size: int
+
+    def as_list(self) -> list[Any]:
+        """Return what is encoded."""
+        return ["artifact", self.uri, self.staged, self.size]
+
+
+Record: TypeAlias = "Batch | RunUpdate | Create | Call | Spans | Artifact"
 
 # One encoder for all calls: json.dumps with options builds a new one each time. ASCII only, so that no line separator
 # of Unicode is ever taken for the end of a record's line.
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
+
+
+def encode(record: Record) -> bytes:
+    """Encode any record."""
+    return _encode(record.as_list()).encode()
 
 
 def encode_batch(
@@ -62,6 +152,11 @@ def encode_batch(
 ) -> bytes:
     """Encode what one call wrote to a run."""
     return _encode(["batch", run_id, metrics, params, tags]).encode()
+
+
+def encode_points(run_id: str, points: Sequence[str]) -> bytes:
+    """Encode points of metrics that are JSON texts already; `run_id` must need no escapes."""
+    return f'["batch","{run_id}",[{",".join(points)}],[],[]]'.encode()
 
 
 def encode_update(run_id: str, status: str | None, end_time: int | None, run_name: str | None) -> bytes:
@@ -77,7 +172,7 @@ def decode(payload: bytes) -> Record:
     """
     try:
         items = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     match items:
         case ["batch", str() as run_id, list() as metrics, list() as params, list() as tags]:
@@ -88,6 +183,21 @@ def decode(payload: bytes) -> Record:
             return Batch(run_id, metrics, params, tags)
         case ["update", str() as run_id, str() | None as status, int() | None as end_time, str() | None as run_name]:
             return RunUpdate(run_id, status, end_time, run_name)
+    return _decode_rare(items)
+
+
+def _decode_rare(items: object) -> Record:
+    match items:
+        case ["create", kind, str() as local_id, int() | float() | None as asked_at, dict() as body] if kind in _KINDS:
+            return Create(kind, local_id, asked_at, body)
+        case ["call", str() as name, str() as about, dict() as body]:
+            if name not in CALLS:
+                raise ValueError(f"a call {name!r}, which this version does not know")
+            return Call(name, about, body)
+        case ["spans", str() as experiment_id, str() as request]:
+            return Spans(experiment_id, request)
+        case ["artifact", str() as uri, str() as staged, int() as size] if staged and "/" not in staged:
+            return Artifact(uri, staged, size)
     raise ValueError("a record of a kind that this version does not know")
 
 

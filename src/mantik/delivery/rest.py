@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
 
 import requests
 
@@ -28,8 +29,11 @@ _TIMEOUT = (5.0, 120.0)
 _VERDICTS = frozenset({400, 403, 404, 409, 413, 422})
 """Statuses with which a server judges the request itself. All others say something about the server or the moment."""
 
-_NO_VERDICTS = frozenset({"ENDPOINT_NOT_FOUND"})
-"""Error codes that speak of the server all the same: another one may stand at this address for a while."""
+_ENDPOINT_NOT_FOUND = "ENDPOINT_NOT_FOUND"
+"""An error code that speaks of the server: another one may stand at this address for a while, or it is an old one."""
+
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
+_ARTIFACT_SCHEME = "mlflow-artifacts:"
 
 
 class RefusedError(MantikError):
@@ -52,12 +56,26 @@ class UnavailableError(MantikError):
 
     Attributes:
         retry_after: Seconds that the server asks to wait, if it does.
+        unanswered: Whether the server may have taken the request and done what it says.
+        status: HTTP status code; 0 where there was no answer.
+        code: MLflow's error code, where there is one.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        """Keep the server's wish beside the text."""
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        *,
+        unanswered: bool = False,
+        status: int = 0,
+        code: str = "",
+    ) -> None:
+        """Keep what else is known beside the text."""
         super().__init__(message)
+        self.status = status
         self.retry_after = retry_after
+        self.unanswered = unanswered
+        self.code = code
 
 
 class MlflowApi:
@@ -69,7 +87,8 @@ class MlflowApi:
     """
 
     def __init__(self, tracking_uri: str, auth: BearerAuth) -> None:
-        self._base = f"{tracking_uri}/api/2.0/mlflow"
+        self.uri = tracking_uri
+        self._base = f"{tracking_uri}/api/2.0/mlflow/"
         self._session = requests.Session()
         # As for token requests: nothing for this machine goes through a proxy.
         self._session.trust_env = not auth.origin.is_loopback
@@ -125,35 +144,102 @@ class MlflowApi:
         """Send one request and return the JSON object of the answer.
 
         Args:
-            method: ``GET`` or ``POST``.
-            path: Path below ``/api/2.0/mlflow/``.
-            content: Query of a GET, JSON body of a POST.
+            method: ``GET``, ``POST`` or ``PATCH``.
+            path: Path below ``/api/2.0/mlflow/``, or from the platform's base if it begins with a slash.
+            content: Query of a GET, JSON body of the others.
             timeout: Seconds to connect and to read.
 
         Raises:
             RefusedError: The server judged the request.
             UnavailableError: The server could not be asked, or did not answer as an MLflow server.
         """
-        problem = ""
+        answer = self._answer(
+            method,
+            self.uri + path if path.startswith("/") else self._base + path,
+            timeout,
+            params=content if method == "GET" else None,
+            # Bare NaN would make MLflow drop the rest of the request in silence: _metric writes it as a text.
+            data=json.dumps(content, allow_nan=False) if method != "GET" else None,
+            headers={"Content-Type": "application/json"},
+        )
+        return _verdict(answer)
+
+    def call_if_known(self, method: str, path: str, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request that an older server does not know.
+
+        Raises:
+            RefusedError: The server judged the request, or is an MLflow server that has no such endpoint.
+            UnavailableError: The server could not be asked, or did not answer as an MLflow server.
+        """
         try:
-            answer = self._session.request(
-                method,
-                f"{self._base}/{path}",
-                params=content if method == "GET" else None,
-                # Bare NaN would make MLflow drop the rest of the request in silence: _metric writes it as a text.
-                data=json.dumps(content, allow_nan=False) if method != "GET" else None,
-                headers={"Content-Type": "application/json"},
-                timeout=timeout,
-                allow_redirects=False,
-            )
+            return self.call(method, path, content)
+        except UnavailableError as error:
+            if error.code != _ENDPOINT_NOT_FOUND:
+                raise
+        # That may be a server that is just starting, or another one for a while. If what every MLflow server has is
+        # there, it is the one.
+        self.call("POST", "experiments/search", {"max_results": 1})
+        raise RefusedError(f"the platform's MLflow has no {path}", 404, _ENDPOINT_NOT_FOUND)
+
+    def put_artifact(self, uri: str, content: bytes | BinaryIO) -> None:
+        """Store an artifact.
+
+        Args:
+            uri: Its whole artifact URI, ``mlflow-artifacts:/...``.
+            content: What to store; a file is streamed from its present position.
+
+        Raises:
+            RefusedError: The server will not take it.
+            UnavailableError: It may take it later.
+        """
+        path = uri.removeprefix(_ARTIFACT_SCHEME).lstrip("/")
+        answer = self._answer("PUT", self.uri + _ARTIFACTS + quote(path), _TIMEOUT, data=content)
+        if answer.ok and not answer.content.strip():
+            return
+        if answer.status_code == 400 and "json" in answer.headers.get("Content-Type", ""):  # noqa: PLR2004
+            # FastAPI's own way to say no, without MLflow's error code.
+            raise RefusedError(f"the platform refuses the path or the file: {answer.text[:500]}", 400)
+        # An older server answers with an object, a sign-in page of the network with anything else.
+        _verdict(answer)
+
+    def send_spans(self, experiment_id: str, request: bytes) -> None:
+        """Send spans of traces, as OpenTelemetry's protocol has them.
+
+        Raises:
+            RefusedError: The server will not take them.
+            UnavailableError: It may take them later.
+        """
+        headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": experiment_id}
+        answer = self._answer("POST", f"{self.uri}/v1/traces", _TIMEOUT, data=request, headers=headers)
+        if answer.ok and not answer.headers.get("Content-Type", "").startswith("text/html"):
+            return
+        if answer.status_code in _VERDICTS | {405, 501}:
+            # What every MLflow server has tells whether it is one, and so too old for this.
+            self.call("POST", "experiments/search", {"max_results": 1})
+            raise RefusedError(f"the platform does not take spans (HTTP {answer.status_code})", answer.status_code)
+        raise UnavailableError(f"HTTP {answer.status_code}", _seconds(answer.headers.get("Retry-After")))
+
+    def _answer(self, method: str, url: str, timeout: tuple[float, float], **request: Any) -> requests.Response:  # noqa: ANN401
+        problem, unanswered = "", False
+        try:
+            return self._session.request(method, url, timeout=timeout, allow_redirects=False, **request)
+        except requests.exceptions.ConnectTimeout:
+            problem = f"no connection within {timeout[0]:g} s"
+        except requests.exceptions.ReadTimeout:
+            problem, unanswered = f"no answer within {timeout[1]:g} s", True
         except requests.RequestException as error:
-            problem = reason_of(error)
+            problem, unanswered = reason_of(error), not _never_arrived(error)
         except MantikError as error:
             # There is no token: the platform cannot be asked, now.
             problem = str(error)
-        else:
-            return _verdict(answer)
-        raise UnavailableError(problem)
+        # Raised outside the except block: a chained error would carry the request, and with it the token.
+        raise UnavailableError(problem, unanswered=unanswered)
+
+
+def _never_arrived(error: requests.RequestException) -> bool:
+    """Tell whether a request cannot have reached the server: nobody was there to take it."""
+    words = str(error)
+    return "NewConnectionError" in words or "NameResolutionError" in words or "Max retries" in words and "refused" in words
 
 
 def _verdict(answer: requests.Response) -> dict[str, Any]:
@@ -164,12 +250,19 @@ def _verdict(answer: requests.Response) -> dict[str, Any]:
     if answer.ok and isinstance(content, dict):
         return content
     code = content.get("error_code") if isinstance(content, dict) else None
-    if isinstance(content, dict) and code and answer.status_code in _VERDICTS and code not in _NO_VERDICTS:
+    if isinstance(content, dict) and code and code != _ENDPOINT_NOT_FOUND and answer.status_code in _VERDICTS:
         words = " ".join(str(content.get("message", "")).split())
         raise RefusedError(words or str(code), answer.status_code, str(code))
     if answer.status_code == 413:  # noqa: PLR2004  # a proxy's verdict comes without MLflow's JSON
         raise RefusedError("the request is larger than the server takes", 413, "TOO_LARGE")
-    raise UnavailableError(f"HTTP {answer.status_code}", _seconds(answer.headers.get("Retry-After")))
+    raise UnavailableError(
+        f"HTTP {answer.status_code}",
+        _seconds(answer.headers.get("Retry-After")),
+        # A gateway answers so as well for a server that does what it was asked, later than the gateway likes.
+        unanswered=answer.status_code >= 500,  # noqa: PLR2004
+        status=answer.status_code,
+        code=str(code or ""),
+    )
 
 
 def _seconds(text: str | None) -> float | None:

@@ -1,82 +1,88 @@
 """Takes records from a journal and brings them to the server: at least once on the wire, exactly once in the store.
 
-Every request may be sent again without harm: points carry the time at which they were recorded, and the server knows
-what it has already. So whoever is interrupted simply starts again at the last position that was kept.
+Every request may be sent again without harm: points carry the time at which they were recorded, what is created carries
+a tag by which it is found, and the server knows what it has already. So whoever is interrupted simply starts again at
+the last position that was kept.
 """
 
 from __future__ import annotations
 
 import base64
 from collections import deque
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from mantik.delivery.journal import Damage, Position, read
+from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.records import Batch, RunUpdate, decode
-from mantik.delivery.rest import RefusedError
+from mantik.delivery.requests import Sender, halves, is_there_already
+from mantik.delivery.rest import RefusedError, UnavailableError
 from mantik.delivery.window import requests_for
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Literal
-
-    from mantik.delivery.cursor import Cursor
-    from mantik.delivery.quarantine import Quarantine
+    from mantik.delivery.ids import Identities
+    from mantik.delivery.journal import Tail
     from mantik.delivery.records import Record
     from mantik.delivery.rest import MlflowApi
+    from mantik.delivery.spool import Lane, Outgoing
     from mantik.delivery.window import Request
 
-__all__ = ["Shipper", "Tally"]
+__all__ = ["Shipper"]
 
-_WINDOW_RECORDS = 5000
 _WINDOW_POINTS = 5000
 _WINDOW_BYTES = 8 * 1024 * 1024
 """How much is taken from the journal at a time: bounds what is repeated after an interruption, and memory."""
 
-_GONE = "RESOURCE_DOES_NOT_EXIST"
+_HOPELESS = frozenset({"RESOURCE_DOES_NOT_EXIST", "OWNER_REFUSED"})
+"""Error codes that say the same of every part of a request."""
 
+_STUBBORN_ATTEMPTS = 10
+"""A request that fails on a server that is well otherwise is taken for refused after so many attempts: over four
+minutes, with the pauses in between."""
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What a shipper has done so far."""
-
-    metrics: int = 0
-    params: int = 0
-    tags: int = 0
-    updates: int = 0
-    refused: int = 0
+_INTERNAL_ERROR = 500
 
 
 class Shipper:
-    """Ships one journal. One thread at a time may use it.
+    """Ships one lane of an outgoing folder. One thread at a time may use it.
 
     Args:
-        directory: The journal.
-        cursor: How far it was delivered.
-        quarantine: Where goes what the server will never take.
+        outgoing: The folder.
+        lane: Which of its journals.
         api: The server.
-        tail: ``open`` while somebody may still be writing the journal's last record, ``closed`` if nobody is left.
+        identities: What provisional ids stand for.
+        tail: ``open`` while somebody may still be writing the journal's last record, ``closed`` if nobody is left,
+            ``live`` to follow a writer whose file system may show its bytes out of order.
+        keep: Leave segments and staged files where they are.
     """
 
     def __init__(
         self,
-        directory: Path,
-        cursor: Cursor,
-        quarantine: Quarantine,
+        outgoing: Outgoing,
+        lane: Lane,
         api: MlflowApi,
+        identities: Identities,
         *,
-        tail: Literal["open", "closed"],
+        tail: Tail,
+        keep: bool = False,
     ) -> None:
-        self.position: Position = cursor.load()
-        self.tally = Tally()
-        self._directory = directory
-        self._cursor = cursor
-        self._quarantine = quarantine
-        self._api = api
-        self._tail = tail
+        self.position: Position = lane.cursor.load()
+        # By run, model and experiment: what the server has, what is done with in one way or another, and how many
+        # things are in quarantine.
+        self.sent: dict[str, Counts] = {}
+        self.settled: dict[str, Counts] = {}
+        self.refused: dict[str, int] = {}
+        self._outgoing = outgoing
+        self._lane = lane
+        self._sender = Sender(api, identities, outgoing.staging)
+        self._tail: Tail = tail
+        self._keep = keep
         self._requests: deque[Request] = deque()
+        self._window: dict[str, Counts] = {}
+        self._aside: dict[str, Counts] = {}
+        self._uploaded: list[str] = []
         self._window_end = self.position
+        self._failures = 0
 
     def ship(self) -> bool:
         """Deliver the next stretch of the journal; tell whether there was one.
@@ -89,22 +95,35 @@ class Shipper:
         if not self._requests:
             self._take_window()
         while self._requests:
-            self._send(self._requests[0])
+            try:
+                self._send(self._requests[0])
+            except UnavailableError as error:
+                if not self._is_stubborn(error):
+                    raise
+                self._set_aside(self._requests[0], RefusedError(f"the platform fails on it ({error})", error.status))
+            self._failures = 0
             self._requests.popleft()
         if self._window_end == self.position:
             return False
-        self._cursor.store(self._window_end)
-        self._cursor.remove_delivered(self._directory, self._window_end)
+        self._lane.cursor.store(self._window_end)
+        if not self._keep:
+            self._lane.cursor.remove_delivered(self._lane.journal, self._window_end)
+            for name in self._uploaded:
+                self._outgoing.staging.drop(name)
         self.position = self._window_end
+        for entity, counts in self._window.items():
+            self.settled.setdefault(entity, Counts()).add(counts)
+            self.sent.setdefault(entity, Counts()).add(counts.minus(self._aside.get(entity, Counts())))
+        self._window, self._aside, self._uploaded = {}, {}, []
         return True
 
     def _take_window(self) -> None:
         records: list[Record] = []
         points = 0
         # An attempt before this one may have ended halfway.
-        self._window_end = self.position
-        entries = read(self._directory, self.position, tail=self._tail, limit_bytes=_WINDOW_BYTES)
-        for entry in islice(entries, _WINDOW_RECORDS):
+        self._window_end, self._window, self._aside, self._uploaded = self.position, {}, {}, []
+        entries = read(self._lane.journal, self.position, tail=self._tail, limit_bytes=_WINDOW_BYTES)
+        for entry in islice(entries, self._lane.window_records):
             if isinstance(entry, Damage):
                 raw = base64.b64encode(entry.raw).decode()
                 self._refuse(entry.reason, "", f"{len(entry.raw)} bytes of the journal", raw)
@@ -115,6 +134,7 @@ class Shipper:
                     self._refuse(str(error), "", "a record", entry.payload.decode(errors="replace"))
                 else:
                     records.append(record)
+                    self._window.setdefault(entity_of(record), Counts()).count(record)
                     points += len(record.metrics) if isinstance(record, Batch) else 0
             self._window_end = entry.end
             if points >= _WINDOW_POINTS:
@@ -122,73 +142,62 @@ class Shipper:
         self._requests.extend(requests_for(records))
 
     def _send(self, request: Request) -> None:
-        if isinstance(request, RunUpdate):
-            self._send_update(request)
-        else:
-            self._send_batch(request)
-
-    def _send_batch(self, batch: Batch) -> None:
-        """Send a batch; where the server refuses it, halve it until the bad ones are alone."""
+        """Send a request; where the server refuses it, halve it until the bad ones are alone."""
         try:
-            self._api.log_batch(batch.run_id, batch.metrics, batch.params, batch.tags)
+            for cut in self._sender.send(request):
+                self._note_cut(cut)
         except RefusedError as error:
-            size = len(batch.metrics) + len(batch.params) + len(batch.tags)
-            if size == 1 or error.code == _GONE:
-                self._give_up(batch, error)
+            if is_there_already(error) and not halves(request):
                 return
-            for half in _halves(batch):
-                self._send_batch(half)
-        else:
-            self._count(metrics=len(batch.metrics), params=len(batch.params), tags=len(batch.tags))
+            parts = () if error.code in _HOPELESS else halves(request)
+            if not parts:
+                self._set_aside(request, error)
+            for part in parts:
+                self._send(part)
+        self._uploaded += self._sender.uploaded()
 
-    def _send_update(self, update: RunUpdate) -> None:
-        try:
-            self._api.update_run(update)
-        except RefusedError as error:
-            content = [update.status, update.end_time, update.run_name]
-            self._refuse(str(error), update.run_id, "a change of the run", content)
-        else:
-            self._count(updates=1)
+    def _is_stubborn(self, error: UnavailableError) -> bool:
+        """Tell whether a request fails for its own sake, and not because the server is unwell."""
+        if error.status != _INTERNAL_ERROR:
+            return False
+        self._failures += 1
+        return self._failures >= _STUBBORN_ATTEMPTS and self._sender.is_well()
 
-    def _give_up(self, batch: Batch, error: RefusedError) -> None:
-        if _is_there_already(error):
-            self._count(metrics=len(batch.metrics))
+    def _set_aside(self, request: Request, error: RefusedError) -> None:
+        if not isinstance(request, Batch):
+            if (staged := getattr(request, "staged", None)) is not None:
+                self._outgoing.keep_refused(staged)
+            self._refuse(str(error), entity_of(request), _what(request), request.as_list())
+            self._aside.setdefault(entity_of(request), Counts()).count(request)
             return
-        for what, items in (("metric", batch.metrics), ("param", batch.params), ("tag", batch.tags)):
+        for part in _singles(request):
+            self._refuse(str(error), part.run_id, _what(part), part.as_list())
+            self._aside.setdefault(part.run_id, Counts()).count(part)
+
+    def _note_cut(self, cut: Batch) -> None:
+        """Keep a value that the server holds a part of only."""
+        reason = "longer than the platform keeps: it has the beginning, and the whole of it is here"
+        self._refuse(reason, cut.run_id, _what(cut), cut.as_list())
+
+    def _refuse(self, reason: str, entity: str, what: str, content: object) -> None:
+        self._outgoing.quarantine.add(reason, entity, what, content)
+        self.refused[entity] = self.refused.get(entity, 0) + 1
+
+
+def _singles(batch: Batch) -> list[Batch]:
+    return [
+        *(Batch(batch.run_id, [item], [], []) for item in batch.metrics),
+        *(Batch(batch.run_id, [], [item], []) for item in batch.params),
+        *(Batch(batch.run_id, [], [], [item]) for item in batch.tags),
+    ]
+
+
+def _what(request: Request) -> str:
+    """Say in a few words what a request with one thing in it is."""
+    if isinstance(request, Batch):
+        for what, items in (("metric", request.metrics), ("param", request.params), ("tag", request.tags)):
             for item in items:
-                self._refuse(str(error), batch.run_id, f"{what} {item[0]!r}", item)
-
-    def _refuse(self, reason: str, run_id: str, what: str, content: object) -> None:
-        self._quarantine.add(reason, run_id, what, content)
-        self._count(refused=1)
-
-    def _count(self, *, metrics: int = 0, params: int = 0, tags: int = 0, updates: int = 0, refused: int = 0) -> None:
-        tally = self.tally
-        self.tally = replace(
-            tally,
-            metrics=tally.metrics + metrics,
-            params=tally.params + params,
-            tags=tally.tags + tags,
-            updates=tally.updates + updates,
-            refused=tally.refused + refused,
-        )
-
-
-def _halves(batch: Batch) -> tuple[Batch, Batch]:
-    """Split a batch, which holds one kind of things, into two."""
-    metrics, params, tags = (len(items) // 2 for items in (batch.metrics, batch.params, batch.tags))
-    return (
-        Batch(batch.run_id, batch.metrics[:metrics], batch.params[:params], batch.tags[:tags]),
-        Batch(batch.run_id, batch.metrics[metrics:], batch.params[params:], batch.tags[tags:]),
-    )
-
-
-def _is_there_already(error: RefusedError) -> bool:
-    """Tell whether a server refused a point because it has it.
-
-    Servers up to 3.14 say so about NaN and infinities, and all about model metrics, in the words of their database.
-    """
-    text = str(error)
-    return error.code == "BAD_REQUEST" and (
-        "UNIQUE constraint" in text or "IntegrityError" in text or "duplicate key" in text
-    )
+                return f"{what} {item[0]!r}"
+    if isinstance(request, RunUpdate):
+        return "a change of the run"
+    return Sender.words(request)

@@ -6,6 +6,7 @@ else ships from it. When the process is gone, whoever holds the folder's lock ma
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,12 +21,15 @@ from typing import TYPE_CHECKING
 
 from mantik.auth.cache import make_private, write_private
 from mantik.delivery.cursor import Cursor
+from mantik.delivery.ids import Identities
+from mantik.delivery.journal import last_write, waiting_bytes
 from mantik.delivery.quarantine import Quarantine
+from mantik.delivery.staging import Staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Outgoing", "Owner", "outgoing_in"]
+__all__ = ["Lane", "Outgoing", "Owner", "identities_of", "outgoing_in"]
 
 _FORMAT = 1
 _SILENT_SECONDS = 300.0
@@ -47,6 +51,7 @@ class Owner:
             apart.
         boot: The machine's boot, which changes when it is restarted; empty where the system has no such thing.
         created_at: Seconds since 1970.
+        ships: Whether the process sends its records itself; one in offline mode leaves that to ``mantik sync``.
     """
 
     tracking_uri: str
@@ -57,14 +62,14 @@ class Owner:
     started: int
     boot: str
     created_at: float
+    ships: bool = True
 
     @classmethod
-    def here(cls, tracking_uri: str, username: str | None, api_url: str | None) -> Owner:
+    def here(cls, tracking_uri: str, username: str | None, api_url: str | None, *, ships: bool = True) -> Owner:
         """Describe this process."""
         pid = os.getpid()
-        return cls(
-            tracking_uri, username, api_url, socket.gethostname(), pid, _start_of(pid) or 0, _boot(), time.time()
-        )
+        start = _start_of(pid) or 0
+        return cls(tracking_uri, username, api_url, socket.gethostname(), pid, start, _boot(), time.time(), ships)
 
     def lives_here(self) -> bool | None:
         """Tell whether the process lives on this machine; None if it belongs to another one."""
@@ -74,6 +79,29 @@ class Owner:
             return False
         started = _start_of(self.pid)
         return started is not None and started == self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One journal of a folder, with a thread of its own on each side: files must not hold up points.
+
+    Attributes:
+        journal: Folder of the journal.
+        cursor: How far it was delivered.
+        window_records: How many records are taken from it at a time.
+    """
+
+    journal: Path
+    cursor: Cursor
+    window_records: int
+
+    def waiting(self) -> int:
+        """Return how many bytes of records were not delivered.
+
+        Raises:
+            OSError: The journal cannot be listed.
+        """
+        return waiting_bytes(self.journal, self.cursor.load())
 
 
 @dataclass(frozen=True)
@@ -99,20 +127,31 @@ class Outgoing:
         write_private(outgoing.path / "owner.json", json.dumps({"format": _FORMAT, **asdict(owner)}))
         return outgoing
 
-    @property
-    def journal(self) -> Path:
-        """Folder of the journal."""
-        return self.path / "journal"
+    @cached_property
+    def points(self) -> Lane:
+        """What training writes."""
+        return Lane(self.path / "journal", Cursor(self.path / "delivered"), 5000)
 
     @cached_property
-    def cursor(self) -> Cursor:
-        """How far the journal was delivered."""
-        return Cursor(self.path / "delivered")
+    def uploads(self) -> Lane:
+        """Artifacts, and what has to come after them."""
+        # Few at a time: whoever is interrupted uploads these again.
+        return Lane(self.path / "uploads", Cursor(self.path / "uploaded"), 20)
+
+    @property
+    def lanes(self) -> tuple[Lane, Lane]:
+        """Both journals, in the order in which they have to be delivered where nobody writes them any more."""
+        return self.points, self.uploads
+
+    @cached_property
+    def staging(self) -> Staging:
+        """Copies of the files that wait."""
+        return Staging(self.path / "staged")
 
     @cached_property
     def quarantine(self) -> Quarantine:
         """What was refused."""
-        return Quarantine(self.path / "quarantine.jsonl")
+        return Quarantine(self.path / "quarantine")
 
     @property
     def lock(self) -> Path:
@@ -137,9 +176,16 @@ class Outgoing:
         """
         os.utime(self.path / "owner.json")
 
-    def last_sign(self) -> int:
-        """Return when the writer last showed that it lives, in milliseconds since 1970."""
-        return int((self.path / "owner.json").stat().st_mtime * 1000)
+    def last_moment(self) -> int:
+        """Return when the writer last recorded something, in milliseconds since 1970.
+
+        The file system's word, not that of the records: those may carry any time that the user gave them.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        written = last_write(self.points.journal)
+        return int((written if written is not None else (self.path / "owner.json").stat().st_mtime) * 1000)
 
     def is_live(self, owner: Owner) -> bool:
         """Tell whether the writer may still be at work."""
@@ -152,25 +198,13 @@ class Outgoing:
             return False
         return time.time() - last < _SILENT_SECONDS
 
-    def open_run(self, run_id: str, last: int | None = None) -> None:
+    def open_run(self, run_id: str) -> None:
         """Remember that the writer has a run open, until `close_run`.
-
-        Args:
-            run_id: The run.
-            last: When it last recorded a point, in milliseconds since 1970, where that is known.
 
         Raises:
             OSError: The folder cannot be written.
         """
-        write_private(self.path / "open" / _file_name(run_id), json.dumps(last))
-
-    def last_point(self, run_id: str) -> int:
-        """Return when a run that is open last recorded a point, or when the writer last showed that it lives."""
-        try:
-            last = json.loads((self.path / "open" / _file_name(run_id)).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            last = None
-        return last if isinstance(last, int) else self.last_sign()
+        write_private(self.path / "open" / _file_name(run_id), "")
 
     def close_run(self, run_id: str) -> None:
         """Forget that the writer has a run open."""
@@ -184,15 +218,35 @@ class Outgoing:
         except OSError:
             return []
 
+    def keep_refused(self, staged: str) -> None:
+        """Put a staged file beside the reason for which it was refused, where no upload removes it."""
+        make_private(self.quarantine.folder)
+        with contextlib.suppress(FileNotFoundError):
+            self.staging.path(staged).rename(self.quarantine.folder / staged)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether somebody has seen that what is here stays, and there is no need to mention it again."""
+        return (self.path / "kept").exists()
+
+    def mark_kept(self) -> None:
+        """Remember that what is here stays: it was delivered and is to be kept, or it was refused."""
+        write_private(self.path / "kept", "")
+
     def remove(self) -> None:
         """Delete the folder: everything in it was delivered."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def identities_of(spool: Path) -> Identities:
+    """Return what the provisional ids of a spool stand for."""
+    return Identities(spool / "ids")
+
+
 def outgoing_in(spool: Path) -> Iterator[Outgoing]:
     """Yield the folders of a spool, the oldest first."""
     try:
-        folders = [entry for entry in spool.iterdir() if entry.is_dir()]
+        folders = [entry for entry in spool.iterdir() if entry.is_dir() and entry.name != "ids"]
     except OSError:
         return
     for folder in sorted(folders, key=lambda path: (path.name.split("-")[-2:], path.name)):

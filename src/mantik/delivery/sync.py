@@ -1,13 +1,13 @@
 """Ships what processes left behind: journals whose writer is gone.
 
-Safe at any time and any number of times: a journal that a live process writes is never touched, one at a time ships a
+Safe at any time and any number of times: a journal that a live process ships is never touched, one at a time ships a
 journal, and whoever is interrupted leaves everything so that the next one goes on.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import filelock
@@ -15,21 +15,25 @@ import filelock
 from mantik.auth.bearer import BearerAuth
 from mantik.auth.login import token_source
 from mantik.auth.urls import platform_origin
+from mantik.delivery.creation import WaitingError
 from mantik.delivery.history import waiting_records
-from mantik.delivery.journal import waiting_bytes
-from mantik.delivery.records import Batch, RunUpdate
+from mantik.delivery.ids import UnresolvedError
+from mantik.delivery.ledger import Counts
+from mantik.delivery.records import RunUpdate
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
-from mantik.delivery.shipper import Shipper, Tally
-from mantik.delivery.spool import outgoing_in
+from mantik.delivery.shipper import Shipper
+from mantik.delivery.spool import identities_of, outgoing_in
 from mantik.exceptions import MantikError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from mantik.delivery.ids import Identities
+    from mantik.delivery.journal import Tail
     from mantik.delivery.spool import Outgoing, Owner
     from mantik.settings import Settings
 
-__all__ = ["Report", "State", "survey", "sync"]
+__all__ = ["Report", "State", "Sync", "survey"]
 
 _logger = logging.getLogger(__name__)
 
@@ -45,8 +49,9 @@ class State:
         outgoing: The folder.
         owner: Who writes it; None if that cannot be told.
         live: Whether the writer may still be at work.
-        waiting: Bytes of records that were not delivered.
+        waiting: Bytes of records and files that were not delivered.
         refused: How many records were refused.
+        problem: Why the folder cannot be read, if so.
     """
 
     outgoing: Outgoing
@@ -54,6 +59,7 @@ class State:
     live: bool
     waiting: int
     refused: int
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,83 +68,186 @@ class Report:
 
     Attributes:
         state: The folder before.
-        tally: What was delivered now.
+        sent: What was delivered now, of all runs together.
+        refused: How many records were refused now.
         closed: Runs that were left open and have been ended.
         problem: Why not everything was delivered; None if it was.
     """
 
     state: State
-    tally: Tally
+    sent: Counts = field(default_factory=Counts)
+    refused: int = 0
     closed: tuple[str, ...] = ()
     problem: str | None = None
 
 
-def survey(settings: Settings) -> Iterator[State]:
-    """Yield what waits in the spool, the oldest first, without changing anything."""
+class _BlockedError(Exception):
+    """Something that another folder holds has to be delivered first."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.problem)
+        self.report = report
+
+
+def survey(settings: Settings, runs: Sequence[str] = ()) -> Iterator[State]:
+    """Yield what waits in the spool, the oldest first, without changing anything.
+
+    Args:
+        settings: Where the spool is.
+        runs: Ids of runs, provisional or not: only folders that hold something about one of them. Default: all.
+    """
+    identities = identities_of(settings.spool)
     for outgoing in outgoing_in(settings.spool):
         owner = outgoing.owner()
-        yield State(
-            outgoing,
-            owner,
-            owner is not None and outgoing.is_live(owner),
-            waiting_bytes(outgoing.journal, outgoing.cursor.load()),
-            sum(1 for _ in outgoing.quarantine.refusals()),
-        )
+        live = owner is not None and outgoing.is_live(owner)
+        try:
+            if runs and not _speaks_of(outgoing, runs, identities):
+                continue
+            waiting = sum(lane.waiting() for lane in outgoing.lanes)
+        except OSError as error:
+            yield State(outgoing, owner, live, 0, 0, f"it cannot be read: {error.strerror}")
+        else:
+            yield State(outgoing, owner, live, waiting, outgoing.quarantine.count())
 
 
-def sync(settings: Settings) -> Iterator[Report]:
-    """Ship every folder whose writer is gone, and yield what became of each.
+class Sync:
+    """Ships the folders of a spool whose writers are gone.
 
     Args:
         settings: Where the spool is, and with which password to log in should the cached login be over. Platform and
             user are those of the folder.
+        runs: Ids of runs: only folders that hold something about one of them. Default: all.
+        keep: Leave what was delivered on disk.
+        follow: Also ship what processes in offline mode have recorded so far, while they go on.
+        shipped: Called after each stretch with what was sent of it.
     """
-    states = list(survey(settings))
-    # A run that went on in another process is that one's to end.
-    elsewhere = {run_id for state in states if state.live for run_id in state.outgoing.open_runs()}
-    for state in states:
+
+    def __init__(
+        self,
+        settings: Settings,
+        runs: Sequence[str] = (),
+        *,
+        keep: bool = False,
+        follow: bool = False,
+        shipped: Callable[[Outgoing], None] = lambda _: None,
+    ) -> None:
+        self._settings = settings
+        self._runs = runs
+        self._keep = keep
+        self._follow = follow
+        self._shipped = shipped
+        self._identities = identities_of(settings.spool)
+
+    def once(self) -> Iterator[Report]:
+        """Ship what there is, and yield what became of each folder."""
+        everything = list(survey(self._settings))
+        # A run that went on in another process is that one's to end.
+        elsewhere = {run_id for state in everything if state.live for run_id in state.outgoing.open_runs()}
+        todo = [state for state in survey(self._settings, self._runs) if self._is_ours(state)]
+        while todo:
+            blocked: list[tuple[State, Report]] = []
+            for state in todo:
+                try:
+                    yield self._folder(state, elsewhere)
+                except _BlockedError as error:
+                    blocked.append((state, error.report))
+            if len(blocked) == len(todo):
+                yield from (report for _, report in blocked)
+                break
+            # Some were waited for, and are done now.
+            todo = [state for state, _ in blocked]
+        self._identities.forget_old()
+
+    def _is_ours(self, state: State) -> bool:
         if state.live:
-            continue
+            # Nobody ships for a process in offline mode; one that ships itself is never touched.
+            return self._follow and state.owner is not None and not state.owner.ships
+        # A folder that was kept, or of which only refusals are left, is not mentioned each time.
+        return bool(state.waiting) or state.owner is None or not state.outgoing.is_kept
+
+    def _folder(self, state: State, elsewhere: set[str]) -> Report:
+        if state.problem is not None:
+            return Report(state, problem=state.problem)
         if state.owner is None:
-            yield Report(state, Tally(), problem="it does not say which platform it is for (owner.json is damaged)")
-            continue
+            problem = "it does not say which platform it is for (owner.json is damaged, or of a newer mantik)"
+            return Report(state, problem=problem)
         lock = filelock.FileLock(state.outgoing.lock, timeout=0, mode=0o600)
         try:
             with lock:
-                yield _ship(state, state.owner, settings, elsewhere)
+                return self._ship(state, state.owner, elsewhere)
         except filelock.Timeout:
-            yield Report(state, Tally(), problem="another sync is shipping it")
+            return Report(state, problem="another sync is shipping it")
         except OSError as error:
-            yield Report(state, Tally(), problem=f"it cannot be read or written: {error.strerror}")
+            return Report(state, problem=f"it cannot be read or written: {error.strerror}")
+
+    def _ship(self, state: State, owner: Owner, elsewhere: set[str]) -> Report:
+        outgoing = state.outgoing
+        if not outgoing.path.is_dir():
+            # Another sync was quicker.
+            return Report(state)
+        try:
+            api = _api_for(owner, self._settings)
+        except MantikError as error:
+            return Report(state, problem=str(error))
+        tail: Tail = "live" if state.live else "closed"
+        shippers = [
+            Shipper(outgoing, lane, api, self._identities, tail=tail, keep=self._keep) for lane in outgoing.lanes
+        ]
+        closed: list[str] = []
+        try:
+            for shipper in shippers:
+                while shipper.ship():
+                    self._shipped(outgoing)
+            if not state.live:
+                for run_id in outgoing.open_runs():
+                    if run_id not in elsewhere and self._close(api, run_id, outgoing.last_moment()):
+                        closed.append(run_id)
+                    outgoing.close_run(run_id)
+        except WaitingError as error:
+            report = _report(state, shippers, closed, str(error))
+            raise _BlockedError(report) from None
+        except UnavailableError as error:
+            return _report(state, shippers, closed, f"the platform cannot take it now ({error})")
+        finally:
+            api.close()
+        if not state.live:
+            self._clean_up(outgoing)
+        return _report(state, shippers, closed, None)
+
+    def _clean_up(self, outgoing: Outgoing) -> None:
+        if self._keep or outgoing.quarantine.count():
+            outgoing.mark_kept()
+        else:
+            outgoing.remove()
+
+    def _close(self, api: MlflowApi, run_id: str, end: int) -> bool:
+        """End a run that its process left open, at a time; tell whether it had to be ended.
+
+        Raises:
+            UnavailableError: The server cannot be asked now.
+        """
+        try:
+            server_id = self._identities.server_id(run_id)
+            info = api.call("GET", "runs/get", {"run_id": server_id})["run"]["info"]
+            if info.get("status") != "RUNNING":
+                return False
+            start = int(info.get("start_time", 0))
+            api.update_run(RunUpdate(server_id, _LEFT_OPEN, max(start, end), None))
+        except (RefusedError, UnresolvedError) as error:
+            # Deleted meanwhile, or never created: nothing is left to end.
+            _logger.debug("The run %s cannot be ended: %s", run_id, error)
+            return False
+        return True
 
 
-def _ship(state: State, owner: Owner, settings: Settings, elsewhere: set[str]) -> Report:
-    outgoing = state.outgoing
-    try:
-        api = _api_for(owner, settings)
-    except MantikError as error:
-        return Report(state, Tally(), problem=str(error))
-    open_runs = outgoing.open_runs()
-    for run_id, last in _last_moments(outgoing).items():
-        # Kept before it is shipped: a sync that goes on after this one was killed does not find these points any more.
-        if run_id in open_runs:
-            outgoing.open_run(run_id, last)
-    shipper = Shipper(outgoing.journal, outgoing.cursor, outgoing.quarantine, api, tail="closed")
-    closed: list[str] = []
-    try:
-        while shipper.ship():
-            pass
-        for run_id in open_runs:
-            if run_id not in elsewhere and _close(api, run_id, outgoing.last_point(run_id), outgoing.last_sign()):
-                closed.append(run_id)
-            outgoing.close_run(run_id)
-    except UnavailableError as error:
-        return Report(state, shipper.tally, tuple(closed), f"the platform cannot take it now ({error})")
-    finally:
-        api.close()
-    if not any(outgoing.quarantine.refusals()):
-        outgoing.remove()
-    return Report(state, shipper.tally, tuple(closed))
+def _report(state: State, shippers: list[Shipper], closed: list[str], problem: str | None) -> Report:
+    sent = Counts()
+    refused = 0
+    for shipper in shippers:
+        for counts in shipper.sent.values():
+            sent.add(counts)
+        refused += sum(shipper.refused.values())
+    return Report(state, sent, refused, tuple(closed), problem)
 
 
 def _api_for(owner: Owner, settings: Settings) -> MlflowApi:
@@ -151,30 +260,18 @@ def _api_for(owner: Owner, settings: Settings) -> MlflowApi:
     return MlflowApi(owner.tracking_uri, BearerAuth(origin, token_source(mine)))
 
 
-def _last_moments(outgoing: Outgoing) -> dict[str, int]:
-    """Return for each run the time of the last point that waits, in milliseconds since 1970."""
-    last: dict[str, int] = {}
-    for record in waiting_records(outgoing, tail="closed"):
-        if isinstance(record, Batch) and record.metrics:
-            last[record.run_id] = max(last.get(record.run_id, 0), *(item[2] for item in record.metrics))
-    return last
-
-
-def _close(api: MlflowApi, run_id: str, end: int, latest: int) -> bool:
-    """End a run that its process left open, at its last point but not after a time; tell whether it had to be ended.
-
-    Raises:
-        UnavailableError: The server cannot be asked now.
-    """
-    try:
-        info = api.call("GET", "runs/get", {"run_id": run_id})["run"]["info"]
-        if info.get("status") != "RUNNING":
-            return False
-        # Points may carry any time that the user gave them; a run ends neither before its start nor in the future.
-        start = int(info.get("start_time", 0))
-        api.update_run(RunUpdate(run_id, _LEFT_OPEN, max(start, min(end, latest)), None))
-    except RefusedError as error:
-        # Deleted meanwhile: nothing is left to end.
-        _logger.debug("The run %s cannot be ended: %s", run_id, error)
-        return False
-    return True
+def _speaks_of(outgoing: Outgoing, runs: Sequence[str], identities: Identities) -> bool:
+    """Tell whether a folder holds anything about one of these runs."""
+    wanted = set(runs)
+    for local_id in identities.known():
+        identity = identities.get(local_id)
+        if identity is not None and identity.server_id in wanted:
+            wanted.add(local_id)
+    if wanted & set(outgoing.open_runs()):
+        return True
+    return any(
+        True
+        for lane in outgoing.lanes
+        for run_id in wanted
+        for _ in waiting_records(lane, tail="open", about=run_id.encode())
+    )

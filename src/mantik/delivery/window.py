@@ -1,7 +1,8 @@
 """Turns a stretch of a journal into as few requests as the server takes, without changing what they mean.
 
 Within a run the order stays: what a later record says wins over an earlier one, and a run's end is sent after what was
-recorded before it. Between runs there is no order to keep.
+recorded before it. Between runs there is no order to keep. Everything but metrics, params and tags is a request of its
+own; that it comes before points that were recorded earlier does no harm, and points find the model that they are of.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mantik.delivery.records import Batch, RunUpdate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mantik.delivery.records import MetricItem, Record, TextItem
+    from mantik.delivery.records import Artifact, Call, Create, MetricItem, Record, Spans, TextItem
 
 __all__ = ["Request", "requests_for"]
 
@@ -25,7 +26,7 @@ MAX_METRICS = 1000
 MAX_TEXTS = 100
 """Params or tags of one request, and metrics that need care."""
 
-Request: TypeAlias = "Batch | RunUpdate"
+Request: TypeAlias = "Batch | RunUpdate | Create | Call | Spans | Artifact"
 
 
 @dataclass(slots=True)
@@ -64,13 +65,14 @@ def requests_for(records: Iterable[Record]) -> list[Request]:
     requests: list[Request] = []
     parts: dict[str, _RunPart] = {}
     for record in records:
+        if isinstance(record, Batch):
+            parts.setdefault(record.run_id, _RunPart()).take(record)
+            continue
         if isinstance(record, RunUpdate):
             part = parts.pop(record.run_id, None)
             if part is not None:
                 requests += part.requests(record.run_id)
-            requests.append(record)
-        else:
-            parts.setdefault(record.run_id, _RunPart()).take(record)
+        requests.append(record)
     for run_id, part in parts.items():
         requests += part.requests(run_id)
     return requests

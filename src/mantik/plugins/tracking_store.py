@@ -25,7 +25,7 @@ def build_store(store_uri: str, artifact_uri: str | None = None, **_: Any) -> Re
 
     credentials = partial(get_default_host_creds, store_uri)
     try:
-        from mantik.delivery.outbox import outbox_for
+        from mantik.delivery.registry import outbox_for
         from mantik.plugins.store import MantikStore
 
         if outbox_for(store_uri) is not None:
@@ -38,9 +38,12 @@ def build_store(store_uri: str, artifact_uri: str | None = None, **_: Any) -> Re
 
 
 def _deliver_the_rest() -> None:
-    outbox = sys.modules.get("mantik.delivery.outbox")
-    if outbox is not None:
-        outbox.close_all()
+    registry = sys.modules.get("mantik.delivery.registry")
+    if registry is not None and registry.all_outboxes():
+        from mantik.delivery.ending import close_all
+        from mantik.plugins.progress import flush_visibly
+
+        close_all(flush_visibly)
 
 
 # MLflow loads this module before it registers its own exit handler, and handlers run in reverse: so the end of a run

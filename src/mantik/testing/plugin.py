@@ -75,9 +75,11 @@ def mantik_proxy(mantik_platform: Platform) -> Iterator[FaultProxy]:
 
 def _deliver_and_forget() -> None:
     """Deliver what the test recorded in this process: its home and maybe its platform are about to go away."""
-    outbox = sys.modules.get("mantik.delivery.outbox")
-    if outbox is not None:
-        outbox.close_all()
+    registry = sys.modules.get("mantik.delivery.registry")
+    if registry is not None and registry.all_outboxes():
+        from mantik.delivery.ending import close_all
+
+        close_all()
 
 
 def _client_variables() -> list[str]:

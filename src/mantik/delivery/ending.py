@@ -1,0 +1,187 @@
+"""How a process ends: true statuses of its runs, delivery of what is left, and the receipt."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mantik.delivery.receipt import receipt_of
+from mantik.delivery.records import RunUpdate
+from mantik.delivery.registry import all_outboxes, forget_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+    from mantik.delivery.outbox import Outbox
+    from mantik.delivery.receipt import Receipt
+
+__all__ = ["begin_end", "close_all", "true_status", "watch"]
+
+_logger = logging.getLogger(__name__)
+
+_SIGNAL_SECONDS = 5.0
+"""How long SIGTERM waits for delivery: batch systems kill some 30 seconds after it."""
+
+
+@dataclass(slots=True)
+class _Reason:
+    """Why this process ends, as far as it is known. A forked child begins anew."""
+
+    uncaught: type[BaseException] | None = None
+    terminated: bool = False
+    at_exit: bool = False
+    watching: bool = False
+
+
+_reason = _Reason()
+
+
+def true_status(status: str | None) -> str | None:
+    """Return what a run's status should be, where MLflow does not know how the run ends.
+
+    MLflow calls a run FINISHED that is open when a script dies of an exception, and FAILED one that Ctrl-C or a signal
+    ended.
+
+    Args:
+        status: What MLflow says.
+    """
+    if status not in {"FINISHED", "FAILED"}:
+        return status
+    if status == "FAILED":
+        handled = sys.exc_info()[0]
+        stopped = _reason.terminated or _is_interrupt(handled) or _is_interrupt(_reason.uncaught)
+        return "KILLED" if stopped else "FAILED"
+    if not _reason.at_exit:
+        # Somebody ended it on purpose.
+        return status
+    if _reason.terminated or _is_interrupt(_reason.uncaught):
+        return "KILLED"
+    return "FAILED" if _reason.uncaught is not None else "FINISHED"
+
+
+def watch() -> None:
+    """Begin to notice how this process ends, from the first run on.
+
+    Nothing is swallowed: hooks and handlers that were there are called, and the default action is taken where there was
+    none. A signal that is ignored stays ignored.
+    """
+    if _reason.watching:
+        return
+    _reason.watching = True
+    _watch_exceptions()
+    if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(ValueError):
+            # ValueError: not the main interpreter.
+            previous = signal.getsignal(signal.SIGTERM)
+            if previous is signal.SIG_DFL or callable(previous):
+                signal.signal(signal.SIGTERM, _on_sigterm(previous))
+
+
+def begin_end() -> None:
+    """Say that the process is at its end: what MLflow ends from now on was left open."""
+    _reason.at_exit = True
+
+
+def close_all(flush: Callable[[Outbox, float], bool] | None = None) -> None:
+    """Deliver what is left, within `MANTIK_EXIT_TIMEOUT` for all together, and print the receipts.
+
+    For the end of the process; what is written later goes into new folders.
+
+    Args:
+        flush: Waits for an outbox's delivery for a time in seconds, perhaps showing how it goes.
+    """
+    deadline: float | None = None
+    for outbox in all_outboxes():
+        if deadline is None:
+            deadline = time.monotonic() + outbox.exit_timeout
+        _close(outbox, max(0.0, deadline - time.monotonic()), flush)
+    forget_all()
+
+
+def _close(outbox: Outbox, timeout: float, flush: Callable[[Outbox, float], bool] | None) -> None:
+    started = time.monotonic()
+    try:
+        if outbox.ships and timeout > 0 and flush is not None:
+            flush(outbox, timeout)
+        outbox.close(max(0.0, timeout - (time.monotonic() - started)) if outbox.ships else 0.0)
+    except KeyboardInterrupt:
+        # Whoever does not want to wait loses nothing: it waits on disk.
+        outbox.close(0.0)
+    if not outbox.is_quiet:
+        _print(outbox)
+
+
+def _print(outbox: Outbox) -> None:
+    try:
+        receipt = receipt_of(outbox)
+    except OSError as error:
+        _logger.warning("The spool in %s cannot be read (%s).", outbox.spool, error.strerror)
+        return
+    say(receipt)
+
+
+def say(receipt: Receipt) -> None:
+    """Print a receipt where warnings go, so that what a script prints stays its own."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        # ValueError: the stream is closed already. RuntimeError: a signal came in the middle of another print.
+        print(receipt, file=sys.stderr, flush=True)
+
+
+def _watch_exceptions() -> None:
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        _reason.uncaught = kind
+        previous(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _on_sigterm(previous: Any) -> Callable[[int, FrameType | None], None]:  # noqa: ANN401  # signal's own type
+    def handler(number: int, frame: FrameType | None) -> None:
+        _reason.terminated = True
+        _end_runs("KILLED")
+        if signal.getsignal(signal.SIGTERM) is not handler:
+            # Somebody else took the signal and passes it on: how the process ends is theirs to say.
+            return
+        if callable(previous):
+            previous(number, frame)
+            return
+        for outbox in all_outboxes():
+            outbox.flush(min(_SIGNAL_SECONDS, outbox.exit_timeout), give_up_when_down=True)
+            if not outbox.is_quiet:
+                _print(outbox)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    return handler
+
+
+def _end_runs(status: str) -> None:
+    """Put the end of the runs that this process has open on disk."""
+    now = int(time.time() * 1000)
+    for outbox in all_outboxes():
+        for run_id in list(outbox.open_runs):
+            with contextlib.suppress(OSError):
+                outbox.record_update(RunUpdate(run_id, status, now, None))
+
+
+def _is_interrupt(kind: type[BaseException] | None) -> bool:
+    return kind is not None and issubclass(kind, KeyboardInterrupt)
+
+
+def _begin_anew() -> None:
+    """Forget, in a forked child, what happened to its parent."""
+    _reason.uncaught, _reason.terminated, _reason.at_exit = None, False, False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,103 @@
+"""Files that wait for their upload: copies, because training deletes or rewrites its own right after the call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from mantik.auth.cache import make_private
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Staging"]
+
+_FICLONE = 0x40049409
+"""Linux's request for a copy that shares its blocks with the original until one of them is written (ioctl_ficlone(2))."""
+
+
+class Staging:
+    """The staged files of one writer. Any thread may call.
+
+    Promises: `take` leaves a whole copy or none; memory does not grow with the file. Does not promise that a file which
+    somebody writes during the copy is copied as of one moment.
+
+    Args:
+        folder: Where the copies are (0700).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._number = 0
+        self._unsafe: list[Path] = []
+
+    def take(self, source: Path) -> tuple[str, int]:
+        """Copy a file and return its name here and its size in bytes.
+
+        Raises:
+            OSError: The source cannot be read or the copy not be written; there is no copy then.
+        """
+        make_private(self._folder)
+        with self._lock:
+            self._number += 1
+            name = f"{self._number:08d}"
+        copy = self._folder / name
+        with source.open("rb") as reading:
+            descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with contextlib.ExitStack() as undo:
+                undo.callback(copy.unlink, missing_ok=True)
+                with os.fdopen(descriptor, "wb") as writing:
+                    if not _clone(reading.fileno(), writing.fileno()):
+                        shutil.copyfileobj(reading, writing, 4 * 1024 * 1024)
+                    writing.flush()
+                    size = os.fstat(writing.fileno()).st_size
+                undo.pop_all()
+        with self._lock:
+            self._unsafe.append(copy)
+        return name, size
+
+    def path(self, name: str) -> Path:
+        """Return where a staged file is."""
+        return self._folder / name
+
+    def sync(self) -> None:
+        """Make everything that was taken before this call survive the death of the node.
+
+        Raises:
+            OSError: The device reports an error.
+        """
+        with self._lock:
+            unsafe, self._unsafe = self._unsafe, []
+        for path in unsafe:
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # Uploaded and removed.
+                continue
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def drop(self, name: str) -> None:
+        """Delete a staged file, if it is there."""
+        with contextlib.suppress(OSError):
+            self.path(name).unlink()
+
+
+def _clone(source: int, target: int) -> bool:
+    """Let the copy share the original's blocks, where the file system can (XFS, Btrfs, and others)."""
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
