@@ -83,5 +83,6 @@ def test_importing_mlflow_does_not_load_the_rest_of_mantik() -> None:
     code = "import sys, mlflow; print(sorted(name for name in sys.modules if name.startswith('mantik')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == (
-        "['mantik', 'mantik.plugins', 'mantik.plugins.run_context', 'mantik.plugins.tracking_store']"
+        "['mantik', 'mantik.plugins', 'mantik.plugins.artifact_repository', 'mantik.plugins.run_context', "
+        "'mantik.plugins.tracking_store']"
     )

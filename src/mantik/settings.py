@@ -213,5 +213,7 @@ def _size(environ: Mapping[str, str], name: str) -> int | None:
         return None
     size = _SIZE.fullmatch(text)
     if size is None:
-        raise ConfigurationError(f"{name} is {text!r}, which is no size. Set it to a number of bytes, e.g. 500M or 20G.")
+        raise ConfigurationError(
+            f"{name} is {text!r}, which is no size. Set it to a number of bytes, e.g. 500M or 20G."
+        )
     return int(float(size[1]) * _SCALE[size[2].lower()])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import mlflow
 import pytest
 
+import mantik
 from mantik.testing import FaultProxy, Status, wait_until
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ def test_a_rejected_token_is_renewed_and_the_call_succeeds(
             wait_until(lambda: held.run(run.info.run_id).metrics == {"loss": 0.5}, deadline=30, what="it arrived")
         elif what == "artifact":
             mlflow.log_artifact(str(tmp_path / "content.bin"))
+            assert mantik.flush(30)
             assert mantik_platform.read_back.download(run.info.run_id, "content.bin") == content
         elif what == "trace":
             with mlflow.start_span("step") as span:
                 pass
             mlflow.flush_trace_async_logging()
+            assert mantik.flush(30)
             assert mlflow.get_trace(span.trace_id).data.spans[0].name == "step"
         else:
             name = f"model-{run.info.run_id}"
@@ -68,6 +71,7 @@ def test_every_request_carries_a_token_of_the_login(tracked: FaultProxy) -> None
     with mlflow.start_run():
         mlflow.log_param("depth", 3)
         mlflow.log_text("text", "text.txt")
+    assert mantik.flush(30)
     sent = [request for request in tracked.requests if not request.path.startswith(("/api/mantik/", "/version"))]
     assert len(sent) >= 4
     assert all((request.authorization or "").startswith("Bearer ") for request in sent)

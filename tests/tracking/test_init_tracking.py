@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -17,7 +18,7 @@ from mantik.exceptions import (
     MissingSettingsError,
     PlatformUnreachableError,
 )
-from mantik.testing import FaultProxy, Refuse, Status
+from mantik.testing import FaultProxy, Hang, Refuse, Status
 from mantik.tracking import Environment
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mantik.testing import Platform
+    from mantik.testing.faults import Fault
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +153,7 @@ def test_after_an_error_nothing_is_changed(
 ) -> None:
     """A login that fails leaves the environment and mlflow as they were."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
+    monkeypatch.setenv("MANTIK_STRICT", "1")
     mantik_proxy.fault(Status(503))
     before = dict(os.environ)
     with pytest.raises(mantik.MantikError):
@@ -211,15 +214,23 @@ def test_in_a_compute_job_the_given_token_is_used(
     assert mantik.init_tracking() == environment
 
 
-def test_a_dead_given_token_is_mlflows_error(
-    mantik_platform: Platform, blank_environment: pytest.MonkeyPatch, mantik_proxy: FaultProxy
+def test_a_dead_given_token_stops_nobody_and_is_said(
+    mantik_platform: Platform,
+    blank_environment: pytest.MonkeyPatch,
+    mantik_proxy: FaultProxy,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
-    """A job's token that is over brings the platform's 401, once, and no login."""
+    """With a job's token that is over what is logged waits on disk, the reason is said, and nobody logs in."""
+    blank_environment.setenv("MANTIK_HOME", str(tmp_path))
     blank_environment.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
     blank_environment.setenv("MLFLOW_TRACKING_TOKEN", "not.a.token")
+    blank_environment.setenv("MANTIK_EXIT_TIMEOUT", "0")
     mantik.init_tracking()
-    with pytest.raises(mlflow.MlflowException, match=r"401|Invalid token"):
-        mlflow.create_experiment("never")
+    mlflow.create_experiment("never")
+    assert not mantik.flush(1)
+    assert mantik.receipt().problem == "HTTP 401"
+    assert "HTTP 401" in caplog.text
     assert mantik_proxy.count("/api/mantik/tokens") == 0
 
 
@@ -246,15 +257,40 @@ def test_a_dead_login_without_a_password_is_one_clear_error(
         mantik.init_tracking()
 
 
-def test_an_outage_of_the_platform_at_start_is_one_clear_error(
+def test_an_outage_of_the_platform_at_start_is_an_error_where_tracking_is_strict(
     mantik_environment: dict[str, str], mantik_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a cached login and without a platform there is no token: the error names the URL."""
+    """Without a cached login and without a platform there is no token: strict tracking says so, and names the URL."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
+    monkeypatch.setenv("MANTIK_STRICT", "0")
     mantik_proxy.fault(Refuse())
     with pytest.raises(PlatformUnreachableError) as caught:
-        mantik.init_tracking()
+        mantik.init_tracking(strict=True)
     assert caught.value.url == f"{mantik_proxy.url}/api/mantik/tokens/create"
+
+
+@pytest.mark.parametrize("fault", [Refuse(), Status(503), Hang()], ids=["refused", "503", "silent"])
+@pytest.mark.usefixtures("mantik_environment")
+def test_an_outage_of_the_platform_at_start_stops_nobody(
+    fault: Fault,
+    mantik_platform: Platform,
+    mantik_proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without a token and a platform training begins at once, and its run arrives when the platform is back."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
+    outage = mantik_proxy.fault(fault)
+    started = time.monotonic()
+    assert mantik.init_tracking().token == ""
+    with mlflow.start_run(run_name=f"begun without a platform: {fault}"):
+        mlflow.log_metric("loss", 0.5)
+    assert time.monotonic() - started < 15
+    assert "Training begins without it" in caplog.text
+    outage.clear()
+    assert mantik.flush(60)
+    (run,) = [run for run in mantik_platform.read_back.runs("0") if run.name == f"begun without a platform: {fault}"]
+    assert (run.status, run.metrics) == ("FINISHED", {"loss": 0.5})
 
 
 def test_another_user_never_gets_the_cached_token(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -95,8 +96,7 @@ def size_of(folder: Path) -> int:
     total = 0
     for root, _, files in os.walk(folder):
         for name in files:
-            try:
-                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH116, PTH118  # many files, called often
-            except OSError:
-                continue
+            # Delivered and removed meanwhile.
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118  # many files, called often
     return total

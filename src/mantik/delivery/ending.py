@@ -132,7 +132,8 @@ def say(receipt: Receipt) -> None:
     """Print a receipt where warnings go, so that what a script prints stays its own."""
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         # ValueError: the stream is closed already. RuntimeError: a signal came in the middle of another print.
-        print(receipt, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{receipt}\n")
+        sys.stderr.flush()
 
 
 def _watch_exceptions() -> None:

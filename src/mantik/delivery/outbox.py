@@ -6,7 +6,6 @@ There is one outbox per process and platform. A forked child has none of its par
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from mantik.auth.login import token_source
 from mantik.auth.urls import platform_origin
 from mantik.delivery.budget import Budget, Losses
 from mantik.delivery.history import History
-from mantik.delivery.ids import Identity
 from mantik.delivery.journal import JournalWriter
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.overlay import Overlay
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from mantik.delivery.ids import Identity
     from mantik.delivery.journal import Position
     from mantik.delivery.overlay import LaneName
     from mantik.delivery.records import MetricItem, Record, TextItem
@@ -315,11 +314,7 @@ class Outbox:
         delivered = self.flush(timeout, give_up_when_down=give_up_when_down) if timeout > 0 else False
         with self._lock:
             for line in self._lines():
-                try:
-                    line.writer.close()
-                except OSError as error:
-                    # A network file system may say here that writes were lost; what was shipped was there to be read.
-                    _logger.warning("The journal in %s cannot be closed (%s).", self.outgoing.path, error)
+                self._close_writer(line)
         # Asked once more now that nothing can be added: another thread may have written since.
         delivered = delivered and self.flush(0)
         for line in self._lines():
@@ -327,6 +322,13 @@ class Outbox:
         if delivered and not self.outgoing.quarantine.count():
             self.outgoing.remove()
         return delivered
+
+    def _close_writer(self, line: _Line) -> None:
+        try:
+            line.writer.close()
+        except OSError as error:
+            # A network file system may say here that writes were lost; what was shipped was there to be read.
+            _logger.warning("The journal in %s cannot be closed (%s).", self.outgoing.path, error)
 
     def _lines(self) -> list[_Line]:
         return [self._points] if self._uploads is None else [self._points, self._uploads]

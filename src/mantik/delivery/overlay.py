@@ -1,9 +1,9 @@
 """What was recorded but may not have arrived yet: lets a training read its own writes.
 
 Memory is bounded by what is open, not by what waits: of a metric the latest point is kept, of a param and a tag the
-value; older points of a metric are read from the journal when somebody asks for them. An entry goes away once everything
-that was recorded for it has been delivered. Where nothing can be delivered, runs that have ended go away when there are
-many; they can be read from the journal again.
+value; older points of a metric are read from the journal when somebody asks for them. An entry goes away once
+everything that was recorded for it has been delivered. Where nothing can be delivered, runs that have ended go away
+when there are many; they can be read from the journal again.
 """
 
 from __future__ import annotations

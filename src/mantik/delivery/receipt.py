@@ -170,6 +170,4 @@ def _entry(outbox: Outbox, run_id: str, sent: Counts, settled: Counts, refused: 
     link = None
     if server_id and experiment_id and not is_provisional(server_id):
         link = f"{outbox.uri}/#/experiments/{experiment_id}/runs/{server_id}"
-    return RunReceipt(
-        run_id, server_id, facts.name, facts.status, link, sent, facts.recorded.minus(settled), refused
-    )
+    return RunReceipt(run_id, server_id, facts.name, facts.status, link, sent, facts.recorded.minus(settled), refused)

@@ -52,7 +52,7 @@ TextItem: TypeAlias = "list[str]"
 """``[key, value]`` of a param or a tag."""
 
 _METRIC_SIZES = (4, 7)
-_KINDS = ("run", "model", "experiment")
+_KINDS: tuple[Kind, ...] = ("run", "model", "experiment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +188,10 @@ def decode(payload: bytes) -> Record:
 
 def _decode_rare(items: object) -> Record:
     match items:
-        case ["create", kind, str() as local_id, int() | float() | None as asked_at, dict() as body] if kind in _KINDS:
-            return Create(kind, local_id, asked_at, body)
+        case ["create", str() as kind, str() as local_id, int() | float() | None as asked_at, dict() as body]:
+            for known in _KINDS:
+                if kind == known:
+                    return Create(known, local_id, asked_at, body)
         case ["call", str() as name, str() as about, dict() as body]:
             if name not in CALLS:
                 raise ValueError(f"a call {name!r}, which this version does not know")

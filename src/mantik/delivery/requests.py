@@ -207,8 +207,8 @@ def halves(request: Request) -> tuple[Request, ...]:
 def is_there_already(error: RefusedError) -> bool:
     """Tell whether a server refused something because it has it.
 
-    Servers up to 3.14 say so about NaN and infinities, and all about model metrics, model params and outputs of runs, in
-    the words of their database.
+    Servers up to 3.14 say so about NaN and infinities, and all about model metrics, model params and outputs of runs,
+    in the words of their database.
     """
     text = str(error)
     return error.code == "BAD_REQUEST" and (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from mantik.auth.transport import reason_of
 from mantik.exceptions import MantikError
@@ -238,8 +239,8 @@ class MlflowApi:
 
 def _never_arrived(error: requests.RequestException) -> bool:
     """Tell whether a request cannot have reached the server: nobody was there to take it."""
-    words = str(error)
-    return "NewConnectionError" in words or "NameResolutionError" in words or "Max retries" in words and "refused" in words
+    outer = error.args[0] if error.args else None
+    return isinstance(getattr(outer, "reason", None), NewConnectionError)
 
 
 def _verdict(answer: requests.Response) -> dict[str, Any]:

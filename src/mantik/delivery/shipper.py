@@ -56,7 +56,7 @@ class Shipper:
         keep: Leave segments and staged files where they are.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what is shipped, to whom, and how
         self,
         outgoing: Outgoing,
         lane: Lane,

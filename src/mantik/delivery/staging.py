@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Staging"]
 
 _FICLONE = 0x40049409
-"""Linux's request for a copy that shares its blocks with the original until one of them is written (ioctl_ficlone(2))."""
+"""Linux's request for a copy that shares its blocks with the original until one is written (ioctl_ficlone(2))."""
 
 
 class Staging:

@@ -149,7 +149,7 @@ class Sync:
             for state in todo:
                 try:
                     yield self._folder(state, elsewhere)
-                except _BlockedError as error:
+                except _BlockedError as error:  # noqa: PERF203  # one folder's trouble is not the next one's
                     blocked.append((state, error.report))
             if len(blocked) == len(todo):
                 yield from (report for _, report in blocked)
@@ -199,10 +199,7 @@ class Sync:
                 while shipper.ship():
                     self._shipped(outgoing)
             if not state.live:
-                for run_id in outgoing.open_runs():
-                    if run_id not in elsewhere and self._close(api, run_id, outgoing.last_moment()):
-                        closed.append(run_id)
-                    outgoing.close_run(run_id)
+                closed += self._end_runs(api, outgoing, elsewhere)
         except WaitingError as error:
             report = _report(state, shippers, closed, str(error))
             raise _BlockedError(report) from None
@@ -219,6 +216,13 @@ class Sync:
             outgoing.mark_kept()
         else:
             outgoing.remove()
+
+    def _end_runs(self, api: MlflowApi, outgoing: Outgoing, elsewhere: set[str]) -> Iterator[str]:
+        """End the runs that a process left open; yield those that had to be ended."""
+        for run_id in outgoing.open_runs():
+            if run_id not in elsewhere and self._close(api, run_id, outgoing.last_moment()):
+                yield run_id
+            outgoing.close_run(run_id)
 
     def _close(self, api: MlflowApi, run_id: str, end: int) -> bool:
         """End a run that its process left open, at a time; tell whether it had to be ended.

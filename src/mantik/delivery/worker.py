@@ -239,8 +239,11 @@ class Worker:
 
 
 class _Bell:
-    """Wakes one waiting thread. It may be rung in a signal handler, whatever the handler interrupted: unlike an event
-    of `threading`, it holds no lock while it is rung."""
+    """Wakes one waiting thread.
+
+    It may be rung in a signal handler, whatever the handler interrupted: unlike an event of `threading`, it holds no
+    lock while it is rung.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -194,7 +194,9 @@ class MantikArtifacts(MlflowArtifactsRepository):
     def _asked_root(self, outbox: Outbox, run_id: str) -> str:
         api = MlflowApi(outbox.uri, outbox.auth)
         try:
-            return str(api.call("GET", "runs/get", {"run_id": run_id}, timeout=_ASK_TIMEOUT)["run"]["info"]["artifact_uri"])
+            return str(
+                api.call("GET", "runs/get", {"run_id": run_id}, timeout=_ASK_TIMEOUT)["run"]["info"]["artifact_uri"]
+            )
         except (RefusedError, UnavailableError):
             return ""
         finally:

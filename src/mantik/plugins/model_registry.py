@@ -43,8 +43,8 @@ class MantikRegistry(RestStore):
             if not outbox.flush(_UPLOAD_SECONDS, give_up_when_down=True) and not self._answers(outbox):
                 raise MlflowException(
                     f"{name} needs the platform at {outbox.uri}, which cannot be asked now "
-                    f"({outbox.problem or 'it did not answer a moment ago'}). What was logged is not affected: register "
-                    f"the model when it has arrived there.",
+                    f"({outbox.problem or 'it did not answer a moment ago'}). What was logged is not affected: "
+                    f"register the model when it has arrived there.",
                     error_code=TEMPORARILY_UNAVAILABLE,
                 )
             try:

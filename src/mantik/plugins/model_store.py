@@ -50,7 +50,7 @@ class ModelStore(ExperimentStore):
         super().__init__(get_host_creds, uri)
         self._models: dict[str, LoggedModel] = {}
 
-    def create_logged_model(  # noqa: PLR0913  # MLflow's signature
+    def create_logged_model(  # noqa: PLR0913, PLR0917  # MLflow's signature
         self,
         experiment_id: str,
         name: str | None = None,
@@ -76,10 +76,7 @@ class ModelStore(ExperimentStore):
         body = json.loads(message_to_json(message))
         body["tags"] = [*body.get("tags", ()), {"key": OPERATION_TAG, "value": operation_of(local_id)}]
         content, asked_at = self._ask(outbox, "logged-models", body)
-        if content is not None:
-            model = model_in(content)
-        else:
-            model = self._begin_model(outbox, local_id, body, asked_at)
+        model = model_in(content) if content is not None else self._begin_model(outbox, local_id, body, asked_at)
         outbox.models[model.model_id] = source_run_id or ""
         self._remember_model(model)
         if rest:

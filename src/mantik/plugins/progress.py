@@ -37,12 +37,11 @@ def flush_visibly(outbox: Outbox, timeout: float) -> bool:
         return False
     if sys.stderr.isatty():
         return _with_a_bar(outbox, left)
-    print(
+    sys.stderr.write(
         f"mantik: waiting up to {left:.0f} s for {outbox.uri} to take {_waiting(outbox):,} records. "
-        f"Ctrl-C skips this and loses nothing.",
-        file=sys.stderr,
-        flush=True,
+        f"Ctrl-C skips this and loses nothing.\n"
     )
+    sys.stderr.flush()
     return outbox.flush(left)
 
 

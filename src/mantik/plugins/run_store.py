@@ -154,9 +154,7 @@ class RunStore(RestStore):
             return self.get_run(run_id).info
         return merged_run(known, writes).info
 
-    def create_run(
-        self, experiment_id: str, user_id: str, start_time: int, tags: list[RunTag], run_name: str
-    ) -> Run:
+    def create_run(self, experiment_id: str, user_id: str, start_time: int, tags: list[RunTag], run_name: str) -> Run:
         """Create a run on the server, or here where the server does not answer in a few seconds."""
         outbox = outbox_for(self._uri)
         if outbox is None:
@@ -171,10 +169,7 @@ class RunStore(RestStore):
         )
         body = json.loads(message_to_json(message))
         content, asked_at = self._ask(outbox, "runs/create", body)
-        if content is not None:
-            run = run_in(content)
-        else:
-            run = self._begin_here(outbox, local_id, body, asked_at)
+        run = run_in(content) if content is not None else self._begin_here(outbox, local_id, body, asked_at)
         self._know(run)
         self._note_open(outbox, run.info.run_id)
         return run
