@@ -64,9 +64,10 @@ class Environment:
         variables = {"MLFLOW_TRACKING_URI": self.tracking_uri}
         if is_local(self.tracking_uri):
             return variables
-        variables |= {"MLFLOW_TRACKING_AUTH": "mantik", "MANTIK_TRACKING_CLAIM": self.tracking_uri}
+        variables["MLFLOW_TRACKING_AUTH"] = "mantik"
         if self.token:
             variables["MLFLOW_TRACKING_TOKEN"] = self.token
+        variables["MANTIK_TRACKING_CLAIM"] = self.tracking_uri
         # In a compute job nobody can log in; a user name there would say that somebody can.
         if self.username is not None and self.can_renew:
             variables["MANTIK_USERNAME"] = self.username

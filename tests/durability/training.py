@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from mantik.delivery.creation import OPERATION_TAG
+from mantik.delivery.ids import is_provisional, operation_of
 from tests.scripts import start_script
 
 if TYPE_CHECKING:
@@ -18,33 +20,48 @@ TRAINING = """
     import json, sys, time
     import mantik, mlflow
 
+    began = time.perf_counter()
     mantik.init_tracking()
     longest = 0.0
+
+    def timed(call, *arguments, **options):
+        global longest
+        started = time.perf_counter()
+        call(*arguments, **options)
+        longest = max(longest, time.perf_counter() - started)
+
     with mlflow.start_run() as run:
-        print("RUN", run.info.run_id, flush=True)
+        print("RUN", run.info.run_id, time.perf_counter() - began, flush=True)
         sys.stdin.readline()
-        mlflow.log_params({f"param-{number}": number for number in range(150)})
-        mlflow.set_tag("kind", "first")
+        timed(mlflow.log_params, {f"param-{number}": number for number in range(150)})
+        timed(mlflow.set_tag, "kind", "first")
         for step in range(STEPS):
-            started = time.perf_counter()
-            mlflow.log_metrics({"loss": 1.0 / (step + 1), "accuracy": step / STEPS}, step=step)
-            longest = max(longest, time.perf_counter() - started)
-        mlflow.set_tag("kind", "last")
+            timed(mlflow.log_metrics, {"loss": 1.0 / (step + 1), "accuracy": step / STEPS}, step=step)
+            if step == STEPS // 2:
+                timed(mlflow.log_text, "weights " * 1000, "checkpoint/weights.txt")
+        timed(mlflow.set_tag, "kind", "last")
         print("LOGGED", longest, flush=True)
         sys.stdin.readline()
     print("ENDED", flush=True)
     """
 
 STEPS = 1500
+WEIGHTS = b"weights " * 1000
 
 
 class Training:
-    """A training in a process of its own that waits for leave at two places."""
+    """A training in a process of its own that waits for leave at two places.
 
-    def __init__(self, environment: dict[str, str], folder: Path) -> None:
-        code = TRAINING.replace("STEPS", str(STEPS))
-        self.process = start_script(code, environment, folder)
-        self.run_id = self.expect("RUN ")
+    Attributes:
+        process: The process.
+        run_id: The id under which it knows its run, provisional or not.
+        start_seconds: How long it took from `init_tracking()` to the run.
+    """
+
+    def __init__(self, environment: dict[str, str], folder: Path, *, code: str = TRAINING) -> None:
+        self.process = start_script(code.replace("STEPS", str(STEPS)), environment, folder)
+        self.run_id, _, seconds = self.expect("RUN ").partition(" ")
+        self.start_seconds = float(seconds or 0)
 
     def expect(self, word: str) -> str:
         """Read what it prints up to a word, and return what follows on that line."""
@@ -72,19 +89,33 @@ class Training:
 def assert_complete(platform: Platform, run_id: str, status: str = "FINISHED") -> None:
     """Check that everything the training recorded is there once, in order, and nothing else."""
     held = platform.read_back
+    run_id = server_id(platform, run_id)
     run = held.run(run_id)
     assert run.status == status
+    assert run.end_time is not None
+    assert run.end_time >= run.start_time
     assert run.params == {f"param-{number}": str(number) for number in range(150)}
     assert run.tags["kind"] == "last"
     for key, value in (("loss", lambda step: 1.0 / (step + 1)), ("accuracy", lambda step: step / STEPS)):
         history = held.metric_history(run_id, key)
         assert [(point.step, point.value) for point in history] == [(step, value(step)) for step in range(STEPS)]
+    assert held.artifacts(run_id) == ["checkpoint/weights.txt"]
+    assert held.download(run_id, "checkpoint/weights.txt") == WEIGHTS
+
+
+def server_id(platform: Platform, run_id: str) -> str:
+    """Return the platform's id of a run; one that began without the platform is there exactly once."""
+    if not is_provisional(run_id):
+        return run_id
+    (run,) = [run for run in platform.read_back.runs("0") if run.tags.get(OPERATION_TAG) == operation_of(run_id)]
+    return run.run_id
 
 
 def spool_of(environment: dict[str, str]) -> list[str]:
-    """Return the folders that are left in the spool."""
-    folder = f"{environment['MANTIK_HOME']}/spool"
-    return os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208  # names are enough
+    """Return the folders of processes that are left in the spool."""
+    folder = environment.get("MANTIK_SPOOL") or f"{environment['MANTIK_HOME']}/spool"
+    names = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208  # names are enough
+    return [name for name in names if name != "ids"]
 
 
 def mantik(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

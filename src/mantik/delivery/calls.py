@@ -33,7 +33,7 @@ class Endpoint:
 
     def path_for(self, about: str) -> str:
         """Return the path for an entity."""
-        return self.path.replace("{about}", quote(about, safe=""))
+        return self.path.replace("{about}", quote(about, safe="", errors="backslashreplace"))
 
 
 CALLS = {

@@ -100,6 +100,7 @@ class Creator:
         if identity.refused is not None:
             raise RefusedError(identity.refused)
         try:
+            _require(identity, "name" if identity.kind == "experiment" else "experiment_id")
             if identity.kind == "experiment":
                 found = self._experiment(identity.body)
             else:
@@ -154,6 +155,11 @@ class Creator:
                 raise
         found = self._api.call("GET", "experiments/get-by-name", by_name)["experiment"]
         return found["experiment_id"], found.get("artifact_location", "")
+
+
+def _require(identity: Identity, field: str) -> None:
+    if not isinstance(identity.body.get(field), str):
+        raise RefusedError(f"the request for it has no {field}: the spool was changed by hand")
 
 
 def _run(run: dict[str, Any]) -> tuple[str, str]:

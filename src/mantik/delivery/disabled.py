@@ -67,8 +67,9 @@ class DisabledOutbox(Outbox):
     ) -> None:
         """Do nothing."""
 
-    def record_update(self, update: RunUpdate) -> None:
+    def record_update(self, update: RunUpdate) -> bool:  # noqa: ARG002  # nothing is kept
         """Do nothing."""
+        return True
 
     def record_create(self, identity: Identity, asked_at: float | None) -> bool:  # noqa: ARG002  # nobody was asked
         """Remember what the id stands for, so that it can be read."""

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Identities", "Identity", "Kind", "UnresolvedError", "is_provisional", "new_id", "operation_of"]
+__all__ = [
+    "Identities",
+    "Identity",
+    "Kind",
+    "UnresolvedError",
+    "is_provisional",
+    "new_id",
+    "operation_of",
+    "provisional_ids_in",
+]
 
 Kind: TypeAlias = Literal["run", "model", "experiment"]
 
@@ -76,6 +85,11 @@ def operation_of(local_id: str) -> str:
     It is not the id itself, which delivery replaces wherever it occurs.
     """
     return local_id.rpartition("-")[2]
+
+
+def provisional_ids_in(text: str) -> list[str]:
+    """Return what looks like a provisional id in a text, each once, in the order of the text."""
+    return list(dict.fromkeys(_PATTERN.findall(text)))
 
 
 def is_provisional(text: str) -> bool:
@@ -152,6 +166,8 @@ class Identities:
             if content.pop("format") != _FORMAT:
                 return known
             identity = Identity(**content)
+            if not isinstance(identity.body, dict):
+                return known
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return known
         self._known[local_id] = identity

@@ -108,11 +108,14 @@ class Outbox:
         self.models: dict[str, str] = {}
         self.open_runs: dict[str, None] = {}
         self.down_until = 0.0
+        # The end of a run could not be put on disk: the folder stays, so that `mantik sync` ends the run.
+        self._misses_an_end = False
         self._budget = Budget(settings.spool, settings.spool_limit)
         # Re-entrant: a signal handler that ends a run may interrupt a call that holds it.
         self._lock = threading.RLock()
         self._points = _Line(self, "points", self.outgoing.points)
         self._uploads: _Line | None = None
+        self._closed = False
 
     @property
     def is_quiet(self) -> bool:
@@ -174,12 +177,14 @@ class Outbox:
             self.overlay.add_batch(position, run_id, metrics, params, tags)
             self._points.worker.wake(position)
 
-    def record_update(self, update: RunUpdate) -> None:
-        """Record a change of a run."""
+    def record_update(self, update: RunUpdate) -> bool:
+        """Record a change of a run; tell whether that could be done."""
         facts = self._facts(update.run_id)
         facts.status = update.status or facts.status
         facts.name = update.run_name or facts.name
-        self._record("points", update)
+        recorded = self._record("points", update)
+        self._misses_an_end = self._misses_an_end or (update.end_time is not None and not recorded)
+        return recorded
 
     def record_create(self, identity: Identity, asked_at: float | None) -> bool:
         """Record that something is to be created; tell whether that could be done.
@@ -220,6 +225,9 @@ class Outbox:
             OSError: The file cannot be read, or the settings are strict and it cannot be copied.
         """
         size = source.stat().st_size
+        if self._closed:
+            self._lose(Artifact(uri, "lost", size), ValueError("The outbox is closed."))
+            return
         try:
             self._budget.take(size)
             with source.open("rb"):
@@ -313,13 +321,14 @@ class Outbox:
         """
         delivered = self.flush(timeout, give_up_when_down=give_up_when_down) if timeout > 0 else False
         with self._lock:
+            self._closed = True
             for line in self._lines():
                 self._close_writer(line)
         # Asked once more now that nothing can be added: another thread may have written since.
         delivered = delivered and self.flush(0)
         for line in self._lines():
             line.worker.stop()
-        if delivered and not self.outgoing.quarantine.count():
+        if delivered and not self.outgoing.quarantine.count() and not self._misses_an_end:
             self.outgoing.remove()
         return delivered
 
@@ -345,8 +354,10 @@ class Outbox:
             try:
                 line = self._points
                 if lane == "uploads":
-                    line = self._uploads = self._uploads or _Line(self, lane, self.outgoing.uploads)
-                position = self._append(line, payload)
+                    line = self._open_uploads()
+                # The end of a run is small and dear: it is over no budget.
+                ends = isinstance(record, RunUpdate)
+                position = line.writer.append(payload) if ends else self._append(line, payload)
             except (OSError, ValueError) as error:
                 self._lose(record, error)
                 return False
@@ -357,6 +368,14 @@ class Outbox:
                 self.overlay.add(lane, position, record)
             line.worker.wake(position)
             return True
+
+    def _open_uploads(self) -> _Line:
+        if self._uploads is None:
+            if self._closed:
+                # Its folder may be gone: a new one would belong to nobody.
+                raise ValueError("The outbox is closed.")
+            self._uploads = _Line(self, "uploads", self.outgoing.uploads)
+        return self._uploads
 
     def _append(self, line: _Line, payload: bytes) -> Position:
         """Append to a lane's journal.

@@ -26,6 +26,9 @@ LaneName: TypeAlias = Literal["points", "uploads"]
 
 _MANY = 1000
 
+_READ_CALLS = frozenset({"inputs", "outputs", "finalize", "model-params", "model-tags"})
+"""Requests of which somebody reads what they say. All others, of traces above all, would only fill the memory."""
+
 
 @dataclass(slots=True)
 class Writes:
@@ -133,7 +136,7 @@ class Overlay:
             if isinstance(record, RunUpdate):
                 self._last[lane][record.run_id] = position
                 self._writes(record.run_id).add_update(record)
-            else:
+            elif record.name in _READ_CALLS:
                 self._last[lane][record.about] = position
                 self._writes(record.about).add_call(record)
 

@@ -18,10 +18,13 @@ them thousands of times and names would be half of their bytes:
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mantik.delivery.calls import CALLS
+from mantik.delivery.ids import is_provisional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +55,15 @@ TextItem: TypeAlias = "list[str]"
 """``[key, value]`` of a param or a tag."""
 
 _METRIC_SIZES = (4, 7)
+_LARGEST = 2**63
+"""Beyond what a server can hold in a time or a step."""
+
+_HUGE = 2**1023
+"""More than a float can hold."""
+
+_DEEPEST = 50
+_STAGED = re.compile(r"[0-9A-Za-z]{1,40}")
+_EXPERIMENT = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _KINDS: tuple[Kind, ...] = ("run", "model", "experiment")
 
 
@@ -181,7 +193,13 @@ def decode(payload: bytes) -> Record:
             if not all(_is_text(item) for item in (*params, *tags)):
                 raise ValueError("a param or tag is not key and value")
             return Batch(run_id, metrics, params, tags)
-        case ["update", str() as run_id, str() | None as status, int() | None as end_time, str() | None as run_name]:
+        case [
+            "update",
+            str() as run_id,
+            str() | None as status,
+            int() | None as end_time,
+            str() | None as run_name,
+        ] if _fits(end_time or 0):
             return RunUpdate(run_id, status, end_time, run_name)
     return _decode_rare(items)
 
@@ -189,18 +207,36 @@ def decode(payload: bytes) -> Record:
 def _decode_rare(items: object) -> Record:
     match items:
         case ["create", str() as kind, str() as local_id, int() | float() | None as asked_at, dict() as body]:
-            for known in _KINDS:
-                if kind == known:
-                    return Create(known, local_id, asked_at, body)
+            return _create(kind, local_id, asked_at, body)
         case ["call", str() as name, str() as about, dict() as body]:
             if name not in CALLS:
-                raise ValueError(f"a call {name!r}, which this version does not know")
+                raise ValueError(f"a call {name[:80]!r}, which this version does not know")
+            _require_plain(body)
             return Call(name, about, body)
-        case ["spans", str() as experiment_id, str() as request]:
+        case ["spans", str() as experiment_id, str() as request] if _EXPERIMENT.fullmatch(experiment_id):
             return Spans(experiment_id, request)
-        case ["artifact", str() as uri, str() as staged, int() as size] if staged and "/" not in staged:
+        case ["artifact", str() as uri, str() as staged, int() as size]:
+            # A path would make mantik send, move or delete a file that is none of its own.
+            if not _STAGED.fullmatch(staged):
+                raise ValueError(f"an artifact whose copy is named {staged[:80]!r}, which is no name of a staged file")
             return Artifact(uri, staged, size)
     raise ValueError("a record of a kind that this version does not know")
+
+
+def _create(kind: str, local_id: str, asked_at: float | None, body: dict[str, Any]) -> Create:
+    for known in _KINDS:
+        if kind == known:
+            # The id becomes a file's name.
+            if not is_provisional(local_id):
+                raise ValueError(f"it is to create {local_id[:80]!r}, which is no provisional id")
+            _require_plain(body)
+            return Create(known, local_id, asked_at, body)
+    raise ValueError(f"it is to create {kind[:80]!r}, which this version does not know")
+
+
+def _require_plain(body: dict[str, Any]) -> None:
+    if not _is_plain(body):
+        raise ValueError("its body is nested too deep, or holds NaN or an infinity, which JSON does not have")
 
 
 def _is_metric(item: object) -> bool:
@@ -208,10 +244,26 @@ def _is_metric(item: object) -> bool:
         isinstance(item, list)
         and len(item) in _METRIC_SIZES
         and isinstance(item[0], str)
-        and isinstance(item[1], int | float)
+        and (isinstance(item[1], float) or (isinstance(item[1], int) and abs(item[1]) < _HUGE))
         and isinstance(item[2], int)
         and isinstance(item[3], int)
+        and _fits(item[2])
+        and _fits(item[3])
+        and all(part is None or isinstance(part, str) for part in item[4:])
     )
+
+
+def _fits(number: int) -> bool:
+    return -_LARGEST <= number < _LARGEST
+
+
+def _is_plain(content: object, depth: int = 0) -> bool:
+    """Tell whether a body can be sent: JSON has no NaN, and nobody nests it this deep."""
+    if isinstance(content, dict):
+        return depth < _DEEPEST and all(_is_plain(item, depth + 1) for item in content.values())
+    if isinstance(content, list):
+        return depth < _DEEPEST and all(_is_plain(item, depth + 1) for item in content)
+    return not isinstance(content, float) or math.isfinite(content)
 
 
 def _is_text(item: object) -> bool:

@@ -66,7 +66,8 @@ def _choose(uri: str) -> Outbox | None:
             if settings.strict:
                 raise
             _logger.warning(
-                "Nothing can be kept in %s (%s): calls of mlflow wait for the platform, and an outage is not bridged.",
+                "Nothing can be kept in %s (%s): calls of mlflow wait for the platform, and an outage is not bridged. "
+                "Set MANTIK_SPOOL to a folder of yours that can be written.",
                 settings.spool,
                 error.strerror,
             )

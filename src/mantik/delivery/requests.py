@@ -129,8 +129,11 @@ class Sender:
         elif isinstance(request, Call):
             self._call(request)
         elif isinstance(request, Spans):
-            experiment_id = self._creator.experiment_id(request.experiment_id)
-            self._api.send_spans(experiment_id, base64.b64decode(request.request))
+            try:
+                spans = base64.b64decode(request.request)
+            except ValueError:
+                raise RefusedError("the spans are no base64: the record was changed") from None
+            self._api.send_spans(self._creator.experiment_id(request.experiment_id), spans)
         else:
             self._artifact(request)
 

@@ -194,7 +194,9 @@ class MlflowApi:
             UnavailableError: It may take it later.
         """
         path = uri.removeprefix(_ARTIFACT_SCHEME).lstrip("/")
-        answer = self._answer("PUT", self.uri + _ARTIFACTS + quote(path), _TIMEOUT, data=content)
+        # A file's name may hold bytes that are no text: they are written out, instead of ending the delivery.
+        address = self.uri + _ARTIFACTS + quote(path, errors="backslashreplace")
+        answer = self._answer("PUT", address, _TIMEOUT, data=content)
         if answer.ok and not answer.content.strip():
             return
         if answer.status_code == 400 and "json" in answer.headers.get("Content-Type", ""):  # noqa: PLR2004

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["TORN_TAIL", "Damage", "Entry", "Position", "numbers_in", "path_of", "read_segment"]
+__all__ = ["NEWER_FORMAT", "TORN_TAIL", "Damage", "Entry", "Position", "numbers_in", "path_of", "read_segment"]
 
 TORN_TAIL = "torn tail"
+NEWER_FORMAT = "newer format"
 _UNSOUND = "length, checksum or line end is wrong"
 _UNTAGGED = "no format tag: a foreign file or a damaged one"
 
@@ -146,7 +147,7 @@ def _lines(descriptor: int, start: Position, *, growing: bool) -> Iterator[Entry
     number = framing.format_of(head)
     if number is not None and number > framing.FORMAT:
         # Lines of a newer format may look like ours and mean something else: none of them is interpreted.
-        yield from _unread(descriptor, start, f"newer format: mantik-journal {number}")
+        yield from _unread(descriptor, start, f"{NEWER_FORMAT}: mantik-journal {number}")
         return
     if offset == 0:
         if len(head) < len(framing.TAG) and framing.TAG.startswith(head):

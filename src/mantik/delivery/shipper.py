@@ -8,15 +8,18 @@ the last position that was kept.
 from __future__ import annotations
 
 import base64
+import errno
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from mantik.delivery.framing import FORMAT
 from mantik.delivery.journal import Damage, Position, read
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.records import Batch, RunUpdate, decode
 from mantik.delivery.requests import Sender, halves, is_there_already
 from mantik.delivery.rest import RefusedError, UnavailableError
+from mantik.delivery.segment import NEWER_FORMAT
 from mantik.delivery.window import requests_for
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from mantik.delivery.spool import Lane, Outgoing
     from mantik.delivery.window import Request
 
-__all__ = ["Shipper"]
+__all__ = ["NewerFormatError", "Shipper"]
 
 _WINDOW_POINTS = 5000
 _WINDOW_BYTES = 8 * 1024 * 1024
@@ -41,6 +44,12 @@ _STUBBORN_ATTEMPTS = 10
 minutes, with the pauses in between."""
 
 _INTERNAL_ERROR = 500
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class NewerFormatError(UnavailableError):
+    """What comes next in the journal was written by a newer mantik, and is left for one."""
 
 
 class Shipper:
@@ -83,6 +92,7 @@ class Shipper:
         self._uploaded: list[str] = []
         self._window_end = self.position
         self._failures = 0
+        self._suspects = 0
 
     def ship(self) -> bool:
         """Deliver the next stretch of the journal; tell whether there was one.
@@ -90,22 +100,35 @@ class Shipper:
         Raises:
             UnavailableError: The server cannot be asked now. What was delivered stays delivered; the next call goes on
                 with the request that failed.
+            NewerFormatError: What comes next can only be read by a newer mantik.
             OSError: The journal or the quarantine cannot be read or written.
         """
         if not self._requests:
             self._take_window()
         while self._requests:
+            request = self._requests[0]
             try:
-                self._send(self._requests[0])
+                parts = self._send(request)
             except UnavailableError as error:
                 if not self._is_stubborn(error):
                     raise
-                self._set_aside(self._requests[0], RefusedError(f"the platform fails on it ({error})", error.status))
+                parts = self._part(request, RefusedError(f"the platform fails on it ({error})", error.status))
+                # Its parts have failed as often as it has: what is sound among them goes through.
+                self._suspects += len(parts)
             self._failures = 0
+            self._suspects = max(0, self._suspects - 1)
+            # Parts take the place of the whole: what was done of it is not done again after an interruption.
             self._requests.popleft()
+            self._requests.extendleft(reversed(parts))
         if self._window_end == self.position:
             return False
-        self._lane.cursor.store(self._window_end)
+        try:
+            self._lane.cursor.store(self._window_end)
+        except OSError as error:
+            # On a full disk nothing could ever be deleted if that had to be written first. Should this process die,
+            # the older cursor has the next one begin with records that the server recognises.
+            if error.errno not in _NO_ROOM:
+                raise
         if not self._keep:
             self._lane.cursor.remove_delivered(self._lane.journal, self._window_end)
             for name in self._uploaded:
@@ -125,6 +148,13 @@ class Shipper:
         entries = read(self._lane.journal, self.position, tail=self._tail, limit_bytes=_WINDOW_BYTES)
         for entry in islice(entries, self._lane.window_records):
             if isinstance(entry, Damage):
+                if entry.reason.startswith(NEWER_FORMAT):
+                    if self._window_end > self.position:
+                        break
+                    raise NewerFormatError(
+                        f"its journal is of a newer mantik ({entry.reason}; this one reads {FORMAT}) and is left as "
+                        f"it is. Update mantik here ('pip install -U mantik') and sync again"
+                    )
                 raw = base64.b64encode(entry.raw).decode()
                 self._refuse(entry.reason, "", f"{len(entry.raw)} bytes of the journal", raw)
             else:
@@ -141,27 +171,32 @@ class Shipper:
                 break
         self._requests.extend(requests_for(records))
 
-    def _send(self, request: Request) -> None:
-        """Send a request; where the server refuses it, halve it until the bad ones are alone."""
+    def _send(self, request: Request) -> tuple[Request, ...]:
+        """Send a request; return its halves where the server refuses it, until the bad ones are alone."""
+        parts: tuple[Request, ...] = ()
         try:
             for cut in self._sender.send(request):
                 self._note_cut(cut)
         except RefusedError as error:
             if is_there_already(error) and not halves(request):
-                return
-            parts = () if error.code in _HOPELESS else halves(request)
-            if not parts:
-                self._set_aside(request, error)
-            for part in parts:
-                self._send(part)
+                return ()
+            parts = self._part(request, error)
         self._uploaded += self._sender.uploaded()
+        return parts
+
+    def _part(self, request: Request, error: RefusedError) -> tuple[Request, ...]:
+        """Halve what was refused; what cannot be halved goes into quarantine."""
+        parts = () if error.code in _HOPELESS else halves(request)
+        if not parts:
+            self._set_aside(request, error)
+        return parts
 
     def _is_stubborn(self, error: UnavailableError) -> bool:
         """Tell whether a request fails for its own sake, and not because the server is unwell."""
         if error.status != _INTERNAL_ERROR:
             return False
         self._failures += 1
-        return self._failures >= _STUBBORN_ATTEMPTS and self._sender.is_well()
+        return (self._failures >= _STUBBORN_ATTEMPTS or self._suspects > 0) and self._sender.is_well()
 
     def _set_aside(self, request: Request, error: RefusedError) -> None:
         if not isinstance(request, Batch):

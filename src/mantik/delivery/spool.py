@@ -7,6 +7,7 @@ else ships from it. When the process is gone, whoever holds the folder's lock ma
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mantik.auth.cache import make_private, write_private
 from mantik.delivery.cursor import Cursor
@@ -25,13 +26,30 @@ from mantik.delivery.ids import Identities
 from mantik.delivery.journal import last_write, waiting_bytes
 from mantik.delivery.quarantine import Quarantine
 from mantik.delivery.staging import Staging
+from mantik.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Lane", "Outgoing", "Owner", "identities_of", "outgoing_in"]
+__all__ = [
+    "REQUEUED",
+    "Kept",
+    "Lane",
+    "Outgoing",
+    "Owner",
+    "foreign_in",
+    "identities_of",
+    "outgoing_in",
+    "require_readable",
+]
+
+Kept: TypeAlias = Literal["delivered", "refused"]
+
+REQUEUED = ".requeued"
+"""Folder of a spool in which folders are made ready that nobody must ship before they are whole."""
 
 _FORMAT = 1
+_NAME = re.compile(r".+-\d+-\d+-[0-9a-f]{8}")
 _SILENT_SECONDS = 300.0
 """A writer on another machine that gave no sign for this long is taken for dead: five minutes tolerate a clock that is
 off and a network file system that shows changes late."""
@@ -121,6 +139,10 @@ class Outgoing:
         Raises:
             OSError: The spool cannot be written.
         """
+        # Two users cannot share a spool: what provisional ids stand for is for one of them to read.
+        ids = spool / "ids"
+        if ids.exists() and not os.access(ids, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"the spool of {_user_of(spool)}, for that user alone", str(spool))
         name = f"{_file_name(owner.host)}-{owner.pid}-{int(owner.created_at)}-{secrets.token_hex(4)}"
         outgoing = cls(spool / name)
         make_private(outgoing.path)
@@ -160,12 +182,54 @@ class Outgoing:
 
     def owner(self) -> Owner | None:
         """Read who writes here; None if it cannot be told."""
+        content = self._owner_content()
+        match content:
+            case {
+                "format": 1,
+                "tracking_uri": str(),
+                "username": str() | None,
+                "api_url": str() | None,
+                "host": str(),
+                "pid": int(),
+                "started": int(),
+                "boot": str(),
+                "created_at": int() | float(),
+            }:
+                del content["format"]
+                try:
+                    return Owner(**content)
+                except TypeError:
+                    return None
+        return None
+
+    def problem(self) -> str | None:
+        """Say why nothing of this folder can be sent by this user with this version; None where it can."""
         try:
-            content = json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-                return None
-            return Owner(**content)
-        except (OSError, ValueError, TypeError):
+            foreign = hasattr(os, "geteuid") and self.path.stat().st_uid != os.geteuid()
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        if foreign:
+            # Whoever could leave a folder here could otherwise choose where a password is sent.
+            user = _user_of(self.path)
+            return f"it belongs to {user}, and only that user can send it: run 'mantik sync' as {user}"
+        if self.owner() is not None:
+            return None
+        content = self._owner_content()
+        number = content.get("format") if isinstance(content, dict) else None
+        if isinstance(number, int) and number > _FORMAT:
+            return (
+                f"its owner.json is of a newer mantik (format {number}; this one reads {_FORMAT}): nothing of it was "
+                f"changed. Update mantik here ('pip install -U mantik') and sync again"
+            )
+        return (
+            "its owner.json, which says for which platform and user it is, is missing or damaged: nothing of it is "
+            "sent. 'mantik spool export' makes a readable copy of what is in it"
+        )
+
+    def _owner_content(self) -> Any:  # noqa: ANN401  # any JSON
+        try:
+            return json.loads((self.path / "owner.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
             return None
 
     def beat(self) -> None:
@@ -229,9 +293,16 @@ class Outgoing:
         """Whether somebody has seen that what is here stays, and there is no need to mention it again."""
         return (self.path / "kept").exists()
 
-    def mark_kept(self) -> None:
-        """Remember that what is here stays: it was delivered and is to be kept, or it was refused."""
-        write_private(self.path / "kept", "")
+    def mark_kept(self, why: Kept) -> None:
+        """Remember that what is here stays: it was delivered and is to be kept, or something in it was refused."""
+        write_private(self.path / "kept", why)
+
+    def is_only_refused(self) -> bool:
+        """Tell whether the folder is here for its refused records alone."""
+        try:
+            return (self.path / "kept").read_text(encoding="utf-8") == "refused"
+        except (OSError, ValueError):
+            return False
 
     def remove(self) -> None:
         """Delete the folder: everything in it was delivered."""
@@ -243,14 +314,60 @@ def identities_of(spool: Path) -> Identities:
     return Identities(spool / "ids")
 
 
-def outgoing_in(spool: Path) -> Iterator[Outgoing]:
-    """Yield the folders of a spool, the oldest first."""
+def require_readable(spool: Path) -> None:
+    """Check that a spool can be looked into; one that is not there yet is an empty one.
+
+    Raises:
+        ConfigurationError: It cannot; the text says why, and what to do.
+    """
     try:
-        folders = [entry for entry in spool.iterdir() if entry.is_dir() and entry.name != "ids"]
+        next(spool.iterdir(), None)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise ConfigurationError(
+            f"The spool {spool} is no folder: a file is in its place or above it. Set MANTIK_SPOOL to a folder of "
+            f"yours, or move the file away."
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"The spool {spool} belongs to {_user_of(spool)} and cannot be read ({error.strerror}). Set MANTIK_SPOOL "
+            f"to a folder of yours."
+        ) from None
+
+
+def foreign_in(spool: Path) -> list[str]:
+    """Return the names of what lies in a spool and is not mantik's: it is never touched."""
+    try:
+        return sorted(e.name for e in spool.iterdir() if e.name not in {"ids", REQUEUED} and not _is_outgoing(e))
+    except OSError:
+        return []
+
+
+def outgoing_in(spool: Path) -> Iterator[Outgoing]:
+    """Yield the folders of a spool, the oldest first; what is not mantik's is left out."""
+    try:
+        folders = [entry for entry in spool.iterdir() if _is_outgoing(entry)]
     except OSError:
         return
     for folder in sorted(folders, key=lambda path: (path.name.split("-")[-2:], path.name)):
         yield Outgoing(folder)
+
+
+def _is_outgoing(entry: Path) -> bool:
+    if _NAME.fullmatch(entry.name) is None:
+        return False
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _user_of(path: Path) -> str:
+    try:
+        return f"the user {path.owner()}"
+    except (OSError, KeyError, NotImplementedError):
+        return "another user"
 
 
 def _file_name(text: str) -> str:

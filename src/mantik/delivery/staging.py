@@ -72,22 +72,27 @@ class Staging:
             OSError: The device reports an error.
         """
         with self._lock:
-            unsafe, self._unsafe = self._unsafe, []
+            unsafe = list(self._unsafe)
         for path in unsafe:
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                # Uploaded and removed.
-                continue
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                # FileNotFoundError: uploaded and removed.
+                _sync(path)
+            with self._lock:
+                # One by one: what a device refuses is tried again.
+                self._unsafe.remove(path)
 
     def drop(self, name: str) -> None:
         """Delete a staged file, if it is there."""
         with contextlib.suppress(OSError):
             self.path(name).unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _clone(source: int, target: int) -> bool:

@@ -21,8 +21,8 @@ from mantik.delivery.ids import UnresolvedError
 from mantik.delivery.ledger import Counts
 from mantik.delivery.records import RunUpdate
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
-from mantik.delivery.shipper import Shipper
-from mantik.delivery.spool import identities_of, outgoing_in
+from mantik.delivery.shipper import NewerFormatError, Shipper
+from mantik.delivery.spool import identities_of, outgoing_in, require_readable
 from mantik.exceptions import MantikError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class State:
         live: Whether the writer may still be at work.
         waiting: Bytes of records and files that were not delivered.
         refused: How many records were refused.
-        problem: Why the folder cannot be read, if so.
+        problem: Why nothing of the folder can be sent by this user with this version of mantik, if so.
     """
 
     outgoing: Outgoing
@@ -95,7 +95,11 @@ def survey(settings: Settings, runs: Sequence[str] = ()) -> Iterator[State]:
     Args:
         settings: Where the spool is.
         runs: Ids of runs, provisional or not: only folders that hold something about one of them. Default: all.
+
+    Raises:
+        ConfigurationError: The spool is no folder, or one that this user cannot read.
     """
+    require_readable(settings.spool)
     identities = identities_of(settings.spool)
     for outgoing in outgoing_in(settings.spool):
         owner = outgoing.owner()
@@ -107,7 +111,7 @@ def survey(settings: Settings, runs: Sequence[str] = ()) -> Iterator[State]:
         except OSError as error:
             yield State(outgoing, owner, live, 0, 0, f"it cannot be read: {error.strerror}")
         else:
-            yield State(outgoing, owner, live, waiting, outgoing.quarantine.count())
+            yield State(outgoing, owner, live, waiting, outgoing.quarantine.count(), outgoing.problem())
 
 
 class Sync:
@@ -166,11 +170,8 @@ class Sync:
         return bool(state.waiting) or state.owner is None or not state.outgoing.is_kept
 
     def _folder(self, state: State, elsewhere: set[str]) -> Report:
-        if state.problem is not None:
+        if state.problem is not None or state.owner is None:
             return Report(state, problem=state.problem)
-        if state.owner is None:
-            problem = "it does not say which platform it is for (owner.json is damaged, or of a newer mantik)"
-            return Report(state, problem=problem)
         lock = filelock.FileLock(state.outgoing.lock, timeout=0, mode=0o600)
         try:
             with lock:
@@ -194,26 +195,35 @@ class Sync:
             Shipper(outgoing, lane, api, self._identities, tail=tail, keep=self._keep) for lane in outgoing.lanes
         ]
         closed: list[str] = []
+        newer: str | None = None
         try:
             for shipper in shippers:
-                while shipper.ship():
-                    self._shipped(outgoing)
-            if not state.live:
+                newer = self._drain(shipper, outgoing) or newer
+            if not state.live and newer is None:
                 closed += self._end_runs(api, outgoing, elsewhere)
         except WaitingError as error:
-            report = _report(state, shippers, closed, str(error))
+            report = _report(state, shippers, closed, newer or str(error))
             raise _BlockedError(report) from None
         except UnavailableError as error:
             return _report(state, shippers, closed, f"the platform cannot take it now ({error})")
         finally:
             api.close()
-        if not state.live:
+        if not state.live and newer is None:
             self._clean_up(outgoing)
-        return _report(state, shippers, closed, None)
+        return _report(state, shippers, closed, newer)
+
+    def _drain(self, shipper: Shipper, outgoing: Outgoing) -> str | None:
+        """Ship a lane as far as it can be read; tell why no further, if so."""
+        try:
+            while shipper.ship():
+                self._shipped(outgoing)
+        except NewerFormatError as error:
+            return str(error)
+        return None
 
     def _clean_up(self, outgoing: Outgoing) -> None:
         if self._keep or outgoing.quarantine.count():
-            outgoing.mark_kept()
+            outgoing.mark_kept("refused" if not self._keep else "delivered")
         else:
             outgoing.remove()
 

@@ -79,6 +79,7 @@ class Worker:
         self._position: Position | None = None
         self._written: Position | None = None
         self._problem: str | None = None
+        self._is_down = False
         self._complained_at = 0.0
         self._next_sync = 0.0
         self._next_beat = 0.0
@@ -99,12 +100,20 @@ class Worker:
         """Start the thread, if it is not running: from then on the process shows that it lives."""
         with self._changed:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    # No thread to be had, as in the last moments of the interpreter: a sync delivers what waits.
+                    _logger.debug("%s cannot be started: %s", self._name, error)
+                    return
+                self._thread = thread
 
     def wake(self, written: Position) -> None:
         """Say that there is something to ship, up to a position. Calls come one at a time and in order."""
-        self._written = written
+        if self._written is None or written > self._written:
+            # Otherwise a signal handler has recorded something since.
+            self._written = written
         if not self._pending:
             self._pending = True
             self._bell.ring()
@@ -139,12 +148,16 @@ class Worker:
             with self._changed:
                 while self._position is None or self._position < target:
                     remaining = deadline - time.monotonic()
-                    if remaining <= 0 or (give_up_when_down and self._problem is not None):
+                    if remaining <= 0 or (give_up_when_down and self._is_down) or not self._is_at_work:
                         return False
                     self._changed.wait(min(remaining, 1.0))
                 return True
         finally:
             self._hurried -= 1
+
+    @property
+    def _is_at_work(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
         failures = 0
@@ -158,12 +171,18 @@ class Worker:
             try:
                 self._keep_safe()
                 self._ship()
+            except WaitingError as error:
+                self._pause(error, 0)
             except UnavailableError as error:
                 failures += 1
                 self._pause(error, failures)
             except OSError as error:
                 failures += 1
                 self._pause(UnavailableError(f"the journal cannot be read or written: {error.strerror}"), failures)
+            except Exception as error:  # noqa: BLE001  # a thread that died would deliver nothing and say nothing
+                failures += 1
+                _logger.debug("Delivery failed.", exc_info=True)
+                self._pause(UnavailableError(f"an error of mantik's own: {error!r}"), failures)
             else:
                 failures = 0
 
@@ -204,15 +223,17 @@ class Worker:
     def _arrived(self, position: Position) -> None:
         self._delivered(position)
         with self._changed:
-            self._position, self._problem = position, None
+            self._position, self._problem, self._is_down = position, None, False
             self._changed.notify_all()
 
     def _pause(self, error: UnavailableError, failures: int) -> None:
         self._pending = True
         with self._changed:
             self._problem = str(error)
+            # To wait for something else than the server is no reason to give up.
+            self._is_down = not isinstance(error, WaitingError)
             self._changed.notify_all()
-        if isinstance(error, WaitingError):
+        if not self._is_down:
             # Nothing is wrong with the server: something else will be there in a moment.
             self._wait(time.monotonic() + _WAITING_SECONDS)
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import threading
@@ -54,6 +53,7 @@ _KNOWN_RUNS = 1000
 _KNOWN_KEYS = 10_000
 _LARGEST = 2**63 - 1
 _OPEN_STATUSES = frozenset({"RUNNING", "SCHEDULED"})
+_HAS_LINKS = hasattr(Metric, "model_id")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
 
@@ -145,10 +145,14 @@ class RunStore(RestStore):
         status = true_status(None if run_status is None else RunStatus.to_string(run_status))
         if status in _OPEN_STATUSES:
             self._note_open(outbox, run_id)
-        outbox.record_update(RunUpdate(run_id, status, end_time, run_name))
-        if status is not None and status not in _OPEN_STATUSES:
-            outbox.note_closed(run_id)
         known = self._runs.get(run_id)
+        if end_time is not None and known is not None:
+            # The clock may have been set back.
+            end_time = max(end_time, known.info.start_time)
+        recorded = outbox.record_update(RunUpdate(run_id, status, end_time, run_name))
+        if recorded and status is not None and status not in _OPEN_STATUSES:
+            # Where the disk did not take it, `mantik sync` ends the run as one that was left open.
+            outbox.note_closed(run_id)
         writes = outbox.overlay.writes(run_id)
         if known is None or writes is None:
             return self.get_run(run_id).info
@@ -321,45 +325,44 @@ class RunStore(RestStore):
     def _record_points(self, outbox: Outbox, run_id: str, metrics: Sequence[Metric]) -> None:
         if run_id not in self._plain_ids:
             self._admit(run_id)
-        items = []
-        texts = []
+        # The hot path: everything that is looked up or formatted once here is not for each point.
+        items: list[MetricItem] = []
+        texts: list[str] = []
+        names = self._sound_keys
+        timestamp = step = tail = None
         for metric in metrics:
-            item, text = self._item(metric)
-            items.append(item)
-            texts.append(text)
+            key, value = metric.key, metric.value
+            # The points of one call mostly share their time and step, the very objects.
+            if metric.timestamp is not timestamp or metric.step is not step:
+                timestamp, step = metric.timestamp, metric.step
+                sound = type(timestamp) is int and 0 <= timestamp <= _LARGEST
+                sound = sound and type(step) is int and -_LARGEST <= step <= _LARGEST
+                tail = f"{timestamp},{step}]" if sound else None
+            name = names.get(key)
+            if name is None or tail is None or type(value) is not float or value - value != 0.0 or _links(metric):
+                item, text = self._item(metric)
+                items.append(item)
+                texts.append(text)
+            else:
+                items.append([key, value, timestamp, step])
+                texts.append(f"[{name},{value!r},{tail}")
         outbox.record_points(run_id, items, texts)
 
     def _item(self, metric: Metric) -> tuple[MetricItem, str]:
-        """Return a point as a record holds it, and the same as JSON."""
-        key, value, timestamp, step = metric.key, metric.value, metric.timestamp, metric.step
-        name = self._sound_keys.get(key)
-        if (
-            name is None
-            or type(value) is not float
-            or type(step) is not int
-            or not -_LARGEST <= step <= _LARGEST
-            or type(timestamp) is not int
-            or not 0 <= timestamp <= _LARGEST
-        ):
-            name, value, timestamp, step = self._sound(key, value, timestamp, step)
-        # MLflow 2 has none of the three.
-        model_id = getattr(metric, "model_id", None)
-        dataset = getattr(metric, "dataset_name", None)
-        digest = getattr(metric, "dataset_digest", None)
-        number = repr(value) if math.isfinite(value) else json.dumps(value)
-        if model_id is None and dataset is None and digest is None:
-            return [key, value, timestamp, step], f"[{name},{number},{timestamp},{step}]"
-        links = [model_id, dataset, digest]
-        return [key, value, timestamp, step, *links], f"[{name},{number},{timestamp},{step},{json.dumps(links)[1:-1]}]"
+        """Check a point as MLflow does, and return it as a record holds it, and the same as JSON."""
+        item = self._sound(metric.key, metric.value, metric.timestamp, metric.step)
+        if _links(metric):
+            item += [metric.model_id, metric.dataset_name, metric.dataset_digest]
+        return item, json.dumps(item, separators=(",", ":"))
 
-    def _sound(self, key: str, value: Any, timestamp: Any, step: Any) -> tuple[str, float, int, int]:  # noqa: ANN401
-        """Check a point as MLflow does, and return its name as JSON and its numbers as they are to MLflow.
+    def _sound(self, key: str, value: Any, timestamp: Any, step: Any) -> MetricItem:  # noqa: ANN401
+        """Check a point as MLflow does, and return it with numbers as they are to MLflow.
 
         Raises:
             MlflowException: It is none that a server can hold.
         """
         _validate_metric(key, value, timestamp, step)
-        # numpy's and other numbers: as what they are to MLflow.
+        # numpy's and other numbers.
         value, timestamp, step = float(value), int(timestamp), int(step)
         if max(abs(step), timestamp) > _LARGEST:
             # The server would drop it in silence, and with it whatever comes after it in the same request.
@@ -367,11 +370,10 @@ class RunStore(RestStore):
                 f"Step {step} or time {timestamp} of the metric {key!r} is no 64-bit number.",
                 error_code=INVALID_PARAMETER_VALUE,
             )
-        name = json.dumps(key)
         # Names are few; where they are not, memory stays bounded.
         if len(self._sound_keys) < _KNOWN_KEYS:
-            self._sound_keys[key] = name
-        return name, value, timestamp, step
+            self._sound_keys[key] = json.dumps(key)
+        return [key, value, timestamp, step]
 
     def _admit(self, run_id: str) -> None:
         """Check a run's id as MLflow does, once."""
@@ -481,6 +483,11 @@ class RunStore(RestStore):
             api = self._local.api = MlflowApi(outbox.uri, outbox.auth)
             self._local.outbox = outbox
         return api
+
+
+def _links(metric: Metric) -> bool:
+    """Tell whether a point is about a model or a dataset; in MLflow 2 none is."""
+    return _HAS_LINKS and (metric.model_id is not None or metric.dataset_name is not None)
 
 
 def rest_error(error: RefusedError) -> RestException:
