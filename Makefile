@@ -46,7 +46,13 @@ check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
 	$(BIN)/lint-imports
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/.ready-dev  ## measure what tracking costs
+# The trackers that mantik is compared with, where their dependencies disturb nobody.
+.venv-peers/.ready:
+	$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check wandb trackio
+	@touch $@
+
+bench: $(VENV)/.ready-dev .venv-peers/.ready  ## measure what tracking costs
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.ready-dev  ## serve the documentation on a local port

@@ -7,12 +7,14 @@ import platform as machine
 import sys
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, delivery, start
+from benchmarks import calls, delivery, footprint, start, training
+from benchmarks.peers import peers
 from mantik.delivery.ending import close_all
 from mantik.testing import Platform
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 15
 FEW_ROUNDS = 3
+PEERS = Path(os.environ.get("PEERS_PYTHON", ".venv-peers/bin/python"))
 
 
 def main() -> None:
@@ -40,10 +43,18 @@ def main() -> None:
         show(console, "Login again (per call, in a running process)", calls.repeated_init(ROUNDS))
         show(console, "Authenticated call (per request, sqlite platform on this machine)", calls.log_metric(ROUNDS))
         show(console, "Store call (per call)", delivery.calls(home, ROUNDS), pairs=True)
-        show(console, "Fluent call (per call, same platform)", delivery.fluent(ROUNDS))
-        show(console, "Delivery (per 1000 points)", delivery.throughput(FEW_ROUNDS))
-        show(console, "Training loop (60 steps)", delivery.slowdown(ROUNDS))
+        show(console, "Store call while the shipper is at work (single calls)", delivery.tails(FEW_ROUNDS))
+        show(console, "Call of MLflow (per call, same platform)", delivery.fluent(ROUNDS))
+        show(console, "Call of other trackers (per call)", peers(PEERS, ROUNDS), pairs=True)
         show(console, "Visible on the server", delivery.visible(ROUNDS))
+        show(
+            console,
+            "Training (per step of a convolutional network)",
+            training.slowdown(platform, home, ROUNDS),
+            pairs=True,
+        )
+        show(console, f"Delivery of {delivery.POINTS:,} points (per 1000)", delivery.throughput(FEW_ROUNDS))
+        facts(console, "A million points waiting", footprint.waiting(platform, home))
         # While the platform is still there: otherwise the end of this process waits for it.
         close_all()
 
@@ -59,6 +70,16 @@ def show(console: Console, title: str, figures: list[Figure], *, pairs: bool = F
         base = number - number % 2 if pairs else 0
         ratio = "" if number == base else f"{figure.ratio(figures[base]):.3f}"
         table.add_row(figure.name, _text(figure.median), _text(low), _text(high), ratio)
+    console.print(table)
+
+
+def facts(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
+    """Print one table of facts that are no times."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column("what", min_width=44)
+    table.add_column("value", justify="right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 

@@ -11,10 +11,12 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.credentials import get_default_host_creds
 
 import mantik
-from benchmarks.figures import Figure, interleaved
+from benchmarks.figures import interleaved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from benchmarks.figures import Figure
 
 __all__ = ["log_metric", "repeated_init"]
 
@@ -29,7 +31,7 @@ def repeated_init(rounds: int) -> list[Figure]:
         for _ in range(CALLS):
             mantik.init_tracking()
 
-    return [_per_call(figure) for figure in interleaved({"init_tracking(), again": again}, rounds)]
+    return [figure.per(CALLS) for figure in interleaved({"init_tracking(), again": again}, rounds)]
 
 
 def log_metric(rounds: int) -> list[Figure]:
@@ -58,8 +60,4 @@ def log_metric(rounds: int) -> list[Figure]:
             "log_metric, static token of stock MLflow": stock,
             "log_metric, mantik plugin": plugin,
         }
-        return [_per_call(figure) for figure in interleaved(actions, rounds)]
-
-
-def _per_call(figure: Figure) -> Figure:
-    return Figure(figure.name, tuple(seconds / CALLS for seconds in figure.seconds))
+        return [figure.per(CALLS) for figure in interleaved(actions, rounds)]

@@ -1,4 +1,4 @@
-"""What durable delivery costs a training, and how fast it delivers."""
+"""What durable delivery costs per call, and how fast it delivers."""
 
 from __future__ import annotations
 
@@ -10,43 +10,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.credentials import get_default_host_creds
 
+import mantik
 from benchmarks.figures import Figure, interleaved
-from mantik.delivery.outbox import Outbox, choose_again, outbox_for
+from mantik.delivery.registry import choose_again
 from mantik.plugins.store import MantikStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["calls", "fluent", "slowdown", "throughput", "visible"]
+__all__ = ["calls", "fluent", "tails", "throughput", "visible"]
 
 CALLS = 300
-POINTS = 20_000
+POINTS = 200_000
+SINGLE_CALLS = 20_000
 
 
 def calls(folder: str, rounds: int) -> list[Figure]:
-    """Time one store call with 1 and with 8 metrics against a raw append of the same points to a file."""
-    uri = mlflow.get_tracking_uri()
-    store = MantikStore(lambda: get_default_host_creds(uri), uri)
-    descriptor = os.open(Path(folder) / "raw", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    with mlflow.start_run() as run:
+    """Time one store call with 1 and with 8 metrics against a raw append of the same points to a file.
+
+    The entities are made beforehand, as the points of the raw append are: what is timed is the store.
+    """
+    with mlflow.start_run() as run, _raw_file(folder) as descriptor:
+        store = _durable()
         run_id = run.info.run_id
 
         def append(count: int) -> Callable[[], None]:
+            steps = [[_point(number, step) for number in range(count)] for step in range(CALLS)]
+
             def work() -> None:
-                for step in range(CALLS):
-                    points = [[f"metric-{number}", 0.5, 1_700_000_000_000, step] for number in range(count)]
+                for points in steps:
                     os.write(descriptor, json.dumps(points).encode() + b"\n")
 
             return work
 
         def call(count: int) -> Callable[[], None]:
+            steps = [[Metric(*_point(number, step)) for number in range(count)] for step in range(CALLS)]
+
             def work() -> None:
-                for step in range(CALLS):
-                    points = [Metric(f"metric-{number}", 0.5, 1_700_000_000_000, step) for number in range(count)]
+                for points in steps:
                     store.log_batch(run_id, points, [], [])
 
             return work
@@ -60,35 +66,77 @@ def calls(folder: str, rounds: int) -> list[Figure]:
             },
             rounds,
         )
-    os.close(descriptor)
-    return [Figure(figure.name, tuple(seconds / CALLS for seconds in figure.seconds)) for figure in figures]
+    return [figure.per(CALLS) for figure in figures]
+
+
+def tails(rounds: int) -> list[Figure]:
+    """Time single store calls with 8 metrics while the shipper is at work on what they record: median, p99, p99.9."""
+    values: dict[str, list[float]] = {"median": [], "99 of 100 calls within": [], "999 of 1000 calls within": []}
+    with mlflow.start_run() as run:
+        store, run_id = _durable(), run.info.run_id
+        for _ in range(rounds):
+            seconds = []
+            for step in range(SINGLE_CALLS):
+                points = [Metric(*_point(number, step)) for number in range(8)]
+                started = time.perf_counter()
+                store.log_batch(run_id, points, [], [])
+                seconds.append(time.perf_counter() - started)
+            seconds.sort()
+            for name, part in zip(values, (0.5, 0.99, 0.999), strict=True):
+                values[name].append(seconds[int(len(seconds) * part)])
+        mantik.flush()
+    return [Figure(f"store call, 8 metrics, {name}", tuple(found)) for name, found in values.items()]
 
 
 def fluent(rounds: int) -> list[Figure]:
-    """Time `mlflow.log_metric` as stock MLflow does it and with the journal, against the same server."""
-    with mlflow.start_run():
+    """Time `mlflow.log_metric` and the client's as stock MLflow does them and with the journal, same server."""
+    with mlflow.start_run() as run:
+        client, run_id = MlflowClient(), run.info.run_id
 
         def log(count: int) -> None:
             for step in range(count):
                 mlflow.log_metric("loss", 0.5, step=step)
 
+        def log_by_client() -> None:
+            for step in range(CALLS):
+                client.log_metric(run_id, "loss", 0.5, step=step)
+
         def stock() -> None:
             with without_claim():
                 log(CALLS // 10)
 
-        figures = interleaved({"log_metric, stock": stock, "log_metric, mantik": lambda: log(CALLS)}, rounds)
-    calls_of = (CALLS // 10, CALLS)
+        figures = interleaved(
+            {
+                "mlflow.log_metric, stock": stock,
+                "mlflow.log_metric, mantik": lambda: log(CALLS),
+                "MlflowClient.log_metric, mantik": log_by_client,
+            },
+            rounds,
+        )
+        asynchronous = [_asynchronous() for _ in range(rounds)]
+    calls_of = (CALLS // 10, CALLS, CALLS)
     return [
-        Figure(figure.name, tuple(seconds / count for seconds in figure.seconds))
-        for figure, count in zip(figures, calls_of, strict=True)
+        *(figure.per(count) for figure, count in zip(figures, calls_of, strict=True)),
+        Figure("mlflow.log_metric, stock, asynchronous", tuple(asynchronous)),
     ]
+
+
+def _asynchronous() -> float:
+    """Time stock MLflow's asynchronous calls, which keep everything in memory until it is sent."""
+    with without_claim():
+        started = time.perf_counter()
+        for step in range(CALLS):
+            mlflow.log_metric("loss", 0.5, step=step, synchronous=False)
+        seconds = time.perf_counter() - started
+        mlflow.flush_async_logging()
+    return seconds / CALLS
 
 
 def throughput(rounds: int) -> list[Figure]:
     """Time the delivery of points: direct `log_batch` calls of 1000 against journal and shipper, per 1000 points."""
     uri = mlflow.get_tracking_uri()
     stock = RestStore(lambda: get_default_host_creds(uri))
-    durable = MantikStore(lambda: get_default_host_creds(uri), uri)
+    durable = _durable()
     moment = iter(range(1_700_000_000_000, 1_800_000_000_000, POINTS))
 
     def deliver(store: RestStore, run_id: str) -> None:
@@ -96,7 +144,7 @@ def throughput(rounds: int) -> list[Figure]:
         for first in range(0, POINTS, 1000):
             points = [Metric("loss", 0.5, start + number, number) for number in range(first, first + 1000)]
             store.log_batch(run_id, points, [], [])
-        if store is durable and not _outbox().flush(300):
+        if store is durable and not mantik.flush(600):
             raise RuntimeError("the shipper did not finish")
 
     def in_a_run(store: RestStore) -> Callable[[], None]:
@@ -108,29 +156,9 @@ def throughput(rounds: int) -> list[Figure]:
         return work
 
     figures = interleaved(
-        {"log_batch(1000), direct": in_a_run(stock), "journal and shipper": in_a_run(durable)}, rounds
+        {"log_batch(1000), direct": in_a_run(stock), "journal and shipper": in_a_run(durable)}, rounds, warm_up=0
     )
-    return [Figure(figure.name, tuple(seconds * 1000 / POINTS for seconds in figure.seconds)) for figure in figures]
-
-
-def slowdown(rounds: int) -> list[Figure]:
-    """Time a training loop of matrix products, alone and with 8 metrics logged at each step."""
-    import numpy as np
-
-    generator = np.random.default_rng(0)
-    matrix = generator.standard_normal((700, 700))
-
-    def train(*, log: bool) -> None:
-        state = matrix
-        for step in range(60):
-            state = np.tanh(state @ matrix / 700)
-            if log:
-                mlflow.log_metrics({f"metric-{number}": float(state[0, number]) for number in range(8)}, step=step)
-
-    with mlflow.start_run():
-        return interleaved(
-            {"training loop": lambda: train(log=False), "with 8 metrics a step": lambda: train(log=True)}, rounds
-        )
+    return [figure.per(POINTS // 1000) for figure in figures]
 
 
 def visible(rounds: int) -> list[Figure]:
@@ -143,21 +171,28 @@ def visible(rounds: int) -> list[Figure]:
         def seen() -> None:
             step = next(steps)
             mlflow.log_metric("loss", 0.5, step=step)
-            while stock.get_run(run.info.run_id).data.metrics.get("loss") is None or not _has(stock, run, step):
+            while not any(point.step == step for point in stock.get_metric_history(run.info.run_id, "loss")):
                 time.sleep(0.005)
 
         return interleaved({"from call to server": seen}, rounds)
 
 
-def _has(store: RestStore, run: mlflow.entities.Run, step: int) -> bool:
-    return any(point.step == step for point in store.get_metric_history(run.info.run_id, "loss"))
+def _point(number: int, step: int) -> tuple[str, float, int, int]:
+    return f"metric-{number}", 0.5, 1_700_000_000_000, step
 
 
-def _outbox() -> Outbox:
-    outbox = outbox_for(mlflow.get_tracking_uri())
-    if outbox is None:
-        raise RuntimeError("durable delivery is not on")
-    return outbox
+def _durable() -> MantikStore:
+    uri = mlflow.get_tracking_uri()
+    return MantikStore(lambda: get_default_host_creds(uri), uri)
+
+
+@contextmanager
+def _raw_file(folder: str) -> Iterator[int]:
+    descriptor = os.open(Path(folder) / "raw", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -35,6 +35,10 @@ class Figure:
         """Smallest and largest value in seconds."""
         return min(self.seconds), max(self.seconds)
 
+    def per(self, count: int) -> Figure:
+        """Return what one of so many costs."""
+        return Figure(self.name, tuple(value / count for value in self.seconds))
+
     def ratio(self, base: Figure) -> float:
         """Median of the ratios round by round, against what was measured in the same round."""
         return statistics.median(own / other for own, other in zip(self.seconds, base.seconds, strict=True))

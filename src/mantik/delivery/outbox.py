@@ -319,7 +319,7 @@ class Outbox:
         Raises:
             KeyboardInterrupt: The user does not want to wait. Nothing is lost, and closing again closes.
         """
-        delivered = self.flush(timeout, give_up_when_down=give_up_when_down) if timeout > 0 else False
+        delivered = self.flush(timeout, give_up_when_down=give_up_when_down)
         with self._lock:
             self._closed = True
             for line in self._lines():
