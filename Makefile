@@ -36,8 +36,8 @@ test: $(VENV)/.ready-dev  ## run the test suite
 	@tools/ensure-chromium
 	$(BIN)/python -m pytest
 
-torture: $(VENV)/.ready-dev  ## kill 200 trainings at random moments and look for what is missing
-	KILLS=200 $(BIN)/python -m pytest -q tests/durability -k killed_process
+torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, look for what is missing or twice
+	KILLS=200 $(BIN)/python -m pytest -q tests/durability/test_kills.py
 
 check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
 	$(BIN)/ruff check .

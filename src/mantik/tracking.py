@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from mantik.auth.bearer import BearerAuth
 from mantik.auth.conflicts import conflicting_files
 from mantik.auth.login import token_source
-from mantik.auth.urls import is_local, normalise_tracking_uri
+from mantik.auth.urls import is_local, normalise_tracking_uri, platform_origin
 from mantik.exceptions import MantikError, MissingSettingsError, PlatformUnreachableError, UnexpectedAnswerError
 from mantik.settings import Settings
 
@@ -131,6 +132,7 @@ def init_tracking(*, strict: bool = False) -> Environment:
         _leave_local(environment, settings)
     else:
         _claim(environment, settings)
+        _check_versions(environment, settings)
     return environment
 
 
@@ -294,6 +296,17 @@ def _claim(environment: Environment, settings: Settings) -> None:
         for sentence in conflicting_files(urlsplit(environment.tracking_uri).hostname or "", settings.netrc):
             _say_once(f"{sentence} mlflow in this process is not affected; remove it if another client is refused.")
     _point_mlflow(environment.tracking_uri)
+
+
+def _check_versions(environment: Environment, settings: Settings) -> None:
+    """Warn of what MLflow here and on the platform cannot do together; once per process and platform."""
+    # Where the platform gave no token, or nobody is to ask it, there is no answer to wait for.
+    if settings.mode != "online" or not environment.token:
+        return
+    from mantik.delivery.compatibility import learn
+
+    origin = platform_origin(environment.tracking_uri, allow_http=settings.allow_http)
+    learn(environment.tracking_uri, BearerAuth(origin, token_source(settings)))
 
 
 def _leave_local(environment: Environment, settings: Settings) -> None:

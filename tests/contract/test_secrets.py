@@ -71,12 +71,40 @@ def test_a_failed_login_is_one_clear_error_and_no_secret(name: str, mantik_platf
     fault, kind, words = CASES[name]
     with FaultProxy(mantik_platform.url) as proxy, applied(proxy, fault):
         settings = {"MANTIK_USERNAME": "ada", "MANTIK_PASSWORD": PASSWORD, "MLFLOW_TRACKING_URI": proxy.url}
+        # An outage is an error only where the user wants it to be one.
+        settings["MANTIK_STRICT"] = "1"
         output = run_script(FAILING, clean_environment(settings, tmp_path), tmp_path)
         assert proxy.count("/api/mantik/tokens/create") == len(proxy.requests) == 1
     assert f"ERROR {kind} " in output
     assert words in output
     assert PASSWORD not in output
     assert float(output.partition("SECONDS ")[2].split()[0]) < CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize("name", ["500", "500 that echoes the request", "hang", "refused", "lost answer"])
+def test_an_outage_at_the_start_is_one_warning_and_no_secret(
+    name: str, mantik_platform: Platform, tmp_path: Path
+) -> None:
+    """A training that begins without the platform says why, and shows no password at DEBUG either."""
+    fault, _, _ = CASES[name]
+    code = """
+        import logging, sys
+
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+
+        import mantik, mlflow
+
+        print(mantik.init_tracking())
+        with mlflow.start_run():
+            mlflow.log_metric("loss", 1.0)
+        print(mantik.receipt(), repr(mantik.receipt()))
+        """
+    with FaultProxy(mantik_platform.url) as proxy, applied(proxy, fault):
+        settings = {"MANTIK_USERNAME": "ada", "MANTIK_PASSWORD": PASSWORD, "MLFLOW_TRACKING_URI": proxy.url}
+        settings["MANTIK_EXIT_TIMEOUT"] = "1"
+        output = run_script(code, clean_environment(settings, tmp_path), tmp_path)
+    assert output.count("Training begins without it") == 1
+    assert PASSWORD not in output
 
 
 def test_a_redirect_is_not_followed(mantik_platform: Platform, tmp_path: Path) -> None:
@@ -94,7 +122,7 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, mantik_platform: Pl
     """A refused connection is one error that names the URL."""
     with FaultProxy(mantik_platform.url) as proxy:
         url = proxy.url
-    settings = {"MANTIK_USERNAME": "ada", "MANTIK_PASSWORD": PASSWORD, "MLFLOW_TRACKING_URI": url}
+    settings = {"MANTIK_USERNAME": "ada", "MANTIK_PASSWORD": PASSWORD, "MLFLOW_TRACKING_URI": url, "MANTIK_STRICT": "1"}
     output = run_script(FAILING, clean_environment(settings, tmp_path), tmp_path)
     assert f"ERROR PlatformUnreachableError The platform at {url}/api/mantik/tokens/create cannot be reached:" in output
     assert "connection refused" in output

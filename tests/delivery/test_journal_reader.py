@@ -15,7 +15,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mantik.delivery import framing, segment
-from mantik.delivery.journal import TORN_TAIL, Damage, Entry, JournalWriter, Position, read, waiting_bytes
+from mantik.delivery.journal import (
+    TORN_TAIL,
+    Damage,
+    Entry,
+    JournalWriter,
+    Position,
+    last_write,
+    read,
+    waiting_bytes,
+)
 
 from .lines import payloads_in, segment_of
 
@@ -297,3 +306,37 @@ def test_a_position_behind_a_shortened_segment_goes_on_with_the_next(tmp_path: P
     JournalWriter(tmp_path).append(b"2")
     assert payloads_in(list(read(tmp_path, Position(1, 10_000), tail="closed"))) == [b"2"]
     assert waiting_bytes(tmp_path, Position(1, 10_000)) == len(framing.encode(b"2"))
+
+
+def test_a_follower_stops_before_anything_that_is_no_whole_record() -> None:
+    """A hole in the last segment, over a newline too, ends a live reading before it, and later nothing is missing."""
+    payloads = [b"first", b"second", b"third"]
+    whole = segment_of(payloads)
+    for index in range(TAG, len(whole)):
+        with journal_of(segment_of([b"earlier"]), whole[:index] + b"\0" + whole[index + 1 :]) as folder:
+            first = list(read(folder, tail="live"))
+            (folder / "00000002.segment").write_bytes(whole)
+            rest = list(read(folder, first[-1].end, tail="live"))
+            assert payloads_in([*first, *rest]) == [b"earlier", *payloads]
+            assert len(first) + len(rest) == 4
+
+
+def test_a_follower_reads_damage_of_earlier_segments() -> None:
+    """Behind a segment that was followed by another nothing changes any more, and its damage is told."""
+    damaged = segment_of([b"first", b"second"])[:-3]
+    with journal_of(damaged, segment_of([b"third"])) as folder:
+        items = list(read(folder, tail="live"))
+        assert payloads_in(items) == [b"first", b"third"]
+        assert [item.reason for item in items if isinstance(item, Damage)] == [TORN_TAIL]
+
+
+def test_the_last_write_is_that_of_the_last_segment(tmp_path: Path) -> None:
+    """When a journal was last written is its last segment's time; one without segments never was."""
+    assert last_write(tmp_path / "none") is None
+    assert last_write(tmp_path) is None
+    writer = JournalWriter(tmp_path, segment_bytes=1)
+    writer.append(b"1")
+    writer.append(b"2")
+    os.utime(tmp_path / "00000001.segment", (9000, 9000))
+    os.utime(tmp_path / "00000002.segment", (5000, 5000))
+    assert last_write(tmp_path) == 5000

@@ -9,24 +9,30 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mantik.delivery.creation import OPERATION_TAG
+from mantik.delivery.ids import Identity, new_id, operation_of
 from mantik.delivery.journal import JournalWriter
-from mantik.delivery.records import encode_batch
-from mantik.delivery.spool import Outgoing, Owner
+from mantik.delivery.records import Artifact, Create, encode, encode_batch
+from mantik.delivery.spool import Outgoing, Owner, identities_of
 from mantik.delivery.sync import survey
 from mantik.settings import Settings
-from mantik.testing import Delay, FaultProxy, wait_until
-from tests.scripts import clean_environment
+from mantik.testing import Delay, FaultProxy, Status, wait_until
+from tests.scripts import clean_environment, run_script, start_script
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mantik.testing import Platform
 
 POINTS = 3000
+
+LAST_WRITE = 1_700_000_000.0
+"""When the journals of these tests were written last, in seconds since 1970."""
+
+NOTHING = {"metrics": 0, "params": 0, "tags": 0, "changes": 0, "artifacts": 0, "size": 0, "others": 0, "refused": 0}
 
 
 @pytest.fixture
@@ -59,14 +65,43 @@ def left_behind(settings: Settings, uri: str, run_id: str, points: int = POINTS)
     for step in range(points):
         writer.append(encode_batch(run_id, [["loss", step / 3, 2000 + step, step]], [], []))
     writer.close()
+    last_written_at(outgoing, LAST_WRITE)
     outgoing.open_run(run_id)
     return outgoing
 
 
-def sync(environment: dict[str, str]) -> subprocess.Popen[str]:
+def last_written_at(outgoing: Outgoing, moment: float) -> None:
+    """Let both journals have been written last at a moment, in seconds since 1970."""
+    for segment in outgoing.path.glob("*/*.segment"):
+        os.utime(segment, (moment, moment))
+
+
+def left_behind_provisional(settings: Settings, uri: str, *, points: int = 10) -> tuple[Outgoing, str]:
+    """Leave a journal behind as a process does that vanished without having met the platform."""
+    local_id = new_id("run")
+    tags = [{"key": OPERATION_TAG, "value": operation_of(local_id)}]
+    body = {"experiment_id": "0", "start_time": 1000, "run_name": "left behind", "tags": tags}
+    identities_of(settings.spool).note(Identity(local_id, "run", f"mlflow-artifacts:/0/{local_id}/artifacts", body))
+    outgoing = Outgoing.create(settings.spool, dead(Owner.here(uri, settings.username, None, ships=False)))
+    writer = JournalWriter(outgoing.points.journal)
+    writer.append(encode(Create("run", local_id, None, body)))
+    for step in range(points):
+        writer.append(encode_batch(local_id, [["loss", step / 3, 2000 + step, step]], [], []))
+    writer.close()
+    last_written_at(outgoing, LAST_WRITE)
+    outgoing.open_run(local_id)
+    return outgoing, local_id
+
+
+def server_id_of(settings: Settings, local_id: str) -> str:
+    """Return the platform's id of a run that began without it."""
+    return identities_of(settings.spool).server_id(local_id)
+
+
+def sync(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     """Start a sync."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mantik", "sync", "--json"],
+        [sys.executable, "-m", "mantik", "sync", "--json", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,12 +110,13 @@ def sync(environment: dict[str, str]) -> subprocess.Popen[str]:
 
 
 def assert_delivered(platform: Platform, run_id: str, points: int = POINTS) -> None:
-    """Check that every point is there once, and that the run was ended at its last point."""
+    """Check that every point is there once, at its time, and that the run was ended when its journal was."""
     held = platform.read_back
     history = held.metric_history(run_id, "loss")
-    assert [(point.step, point.value) for point in history] == [(step, step / 3) for step in range(points)]
+    expected = [(step, step / 3, 2000 + step) for step in range(points)]
+    assert [(point.step, point.value, point.timestamp) for point in history] == expected
     run = held.run(run_id)
-    assert (run.status, run.end_time) == ("KILLED", 2000 + points - 1)
+    assert (run.status, run.end_time) == ("KILLED", int(LAST_WRITE * 1000))
 
 
 def test_two_syncs_at_once_deliver_everything_once(
@@ -139,7 +175,8 @@ def test_a_damaged_journal_is_delivered_as_far_as_it_can_be_read(
     assert "bytes of the journal" in refusal.what
     # It stays until somebody has looked at it, and is not delivered again.
     output, _ = sync(environment).communicate(timeout=120)
-    assert json.loads(output)["sent"] == {"metrics": 0, "params": 0, "tags": 0, "updates": 0, "refused": 0}
+    assert output == ""
+    assert outgoing.quarantine.count() == 1
 
 
 def test_who_is_alive_is_told_by_more_than_a_process_id(settings: Settings) -> None:
@@ -174,7 +211,7 @@ def test_a_folder_that_does_not_say_whose_it_is_stays_as_it_is(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "owner.json" in json.loads(output)["problem"]
-    assert outgoing.journal.exists()
+    assert outgoing.points.journal.exists()
     assert mantik_platform.read_back.metric_history(run_id, "loss") == []
 
 
@@ -206,23 +243,25 @@ def test_a_deleted_run_is_quarantined_and_harms_no_other(
     assert "not found" in reasons.pop()
 
 
-@pytest.mark.parametrize(("moment", "end"), [(1, 1000), (4_000_000_000_000, None)])
-def test_a_run_ends_neither_before_its_start_nor_in_the_future(
-    moment: int,
-    end: int | None,
+@pytest.mark.parametrize(("written", "end"), [(0.5, 1000), (7.25, 7250)])
+def test_a_run_that_was_left_open_ends_when_its_journal_was_written_last(
+    written: float,
+    end: int,
     mantik_platform: Platform,
     environment: dict[str, str],
     settings: Settings,
 ) -> None:
-    """Points may carry any time; the end of a run that was left open stays between its start and the last sign."""
+    """Points may carry any time; the file system tells the end of a run that was left open, never before its start."""
     run_id = create_run(mantik_platform)
     outgoing = left_behind(settings, mantik_platform.url, run_id, points=0)
     writer = JournalWriter(outgoing.points.journal)
-    writer.append(encode_batch(run_id, [["loss", 1.0, moment, 1]], [], []))
+    writer.append(encode_batch(run_id, [["loss", 1.0, 4_000_000_000_000, 1]], [], []))
     writer.close()
-    expected = end if end is not None else outgoing.last_sign()
+    last_written_at(outgoing, written)
     sync(environment).communicate(timeout=60)
-    assert mantik_platform.read_back.run(run_id).end_time == expected
+    held = mantik_platform.read_back
+    assert held.run(run_id).end_time == end
+    assert [point.timestamp for point in held.metric_history(run_id, "loss")] == [4_000_000_000_000]
 
 
 def test_another_users_password_is_not_used(
@@ -241,3 +280,199 @@ def test_another_users_password_is_not_used(
     hers = {**environment, "MANTIK_USERNAME": "hedy", "MANTIK_PASSWORD": "frequency hopping 1942"}
     sync(hers).communicate(timeout=60)
     assert len(mantik_platform.read_back.metric_history(run_id, "loss")) == 1
+
+
+def test_a_process_that_nobody_waits_for_is_gone(settings: Settings) -> None:
+    """A killed training whose parent never asks for its end, as in many containers, does not count as alive."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    owner = replace(Owner.here("https://platform.example.org", "ada", None), pid=child.pid, started=int(started))
+    outgoing = Outgoing.create(settings.spool, owner)
+    assert outgoing.is_live(owner)
+    child.kill()
+    wait_until(lambda: not outgoing.is_live(owner), what="its death is noticed")
+    assert Path(f"/proc/{child.pid}").exists()
+    assert child.wait(10) == -signal.SIGKILL
+
+
+def test_a_run_is_chosen_by_either_of_its_ids(
+    mantik_platform: Platform, environment: dict[str, str], settings: Settings
+) -> None:
+    """Only folders that speak of the given run are sent, whether they know it by the platform's id or by their own."""
+    other, chosen = create_run(mantik_platform), create_run(mantik_platform)
+    waits = left_behind(settings, mantik_platform.url, other, points=10)
+    left_behind(settings, mantik_platform.url, chosen, points=10)
+    _, local_id = left_behind_provisional(settings, mantik_platform.url)
+    for run_id, closed in ((chosen, chosen), (local_id, local_id)):
+        output, errors = sync(environment, run_id).communicate(timeout=60)
+        assert json.loads(output)["closed_runs"] == [closed], output + errors
+    server_id = server_id_of(settings, local_id)
+    # Another process logged to the same run, and knew its provisional id alone.
+    late = Outgoing.create(settings.spool, dead(Owner.here(mantik_platform.url, settings.username, None)))
+    writer = JournalWriter(late.points.journal)
+    writer.append(encode_batch(local_id, [["late", 1.0, 1, 1]], [], []))
+    writer.close()
+    output, errors = sync(environment, server_id).communicate(timeout=60)
+    assert json.loads(output)["sent"] == {**NOTHING, "metrics": 1}, output + errors
+    assert_delivered(mantik_platform, chosen, points=10)
+    assert_delivered(mantik_platform, server_id, points=10)
+    assert mantik_platform.read_back.run(server_id).metrics["late"] == 1.0
+    assert mantik_platform.read_back.metric_history(other, "loss") == []
+    assert [state.outgoing.path for state in survey(settings)] == [waits.path]
+
+
+def test_the_receipts_command_sends_the_files_of_a_model_too(
+    mantik_platform: Platform, environment: dict[str, str], settings: Settings, tmp_path: Path
+) -> None:
+    """Where nothing but a model's files wait, the command with the run's id that the receipt names sends them."""
+    with FaultProxy(mantik_platform.url) as proxy:
+        proxy.fault(Status(503), path="/api/2.0/mlflow-artifacts/", method="PUT")
+        output = run_script(
+            """
+            import mantik, mlflow, mlflow.pyfunc
+
+            class Model(mlflow.pyfunc.PythonModel):
+                def predict(self, context, model_input: list[str]) -> list[str]:
+                    return model_input
+
+            mantik.init_tracking()
+            with mlflow.start_run() as run:
+                mlflow.pyfunc.log_model(name="model", python_model=Model(), pip_requirements=[])
+            print("RUN", run.info.run_id)
+            """,
+            {**environment, "MLFLOW_TRACKING_URI": proxy.url, "MANTIK_EXIT_TIMEOUT": "2"},
+            tmp_path,
+        )
+        proxy.clear()
+        (command,) = [line for line in output.splitlines() if " mantik sync " in line]
+        done, errors = sync(environment, command.split()[-1]).communicate(timeout=60)
+    assert json.loads(done)["sent"]["artifacts"] > 1, output + done + errors
+    assert list(survey(settings)) == []
+
+
+def test_what_is_kept_is_sent_once(
+    mantik_platform: Platform, environment: dict[str, str], settings: Settings, tmp_path: Path
+) -> None:
+    """With --keep segments and staged files stay, and the next sync has nothing to send and nothing to say."""
+    run_id = create_run(mantik_platform)
+    outgoing = left_behind(settings, mantik_platform.url, run_id, points=10)
+    (tmp_path / "note.txt").write_text("kept")
+    staged, size = outgoing.staging.take(tmp_path / "note.txt")
+    writer = JournalWriter(outgoing.uploads.journal)
+    writer.append(encode(Artifact(f"mlflow-artifacts:/0/{run_id}/artifacts/note.txt", staged, size)))
+    writer.close()
+    last_written_at(outgoing, LAST_WRITE)
+    output, errors = sync(environment, "--keep").communicate(timeout=60)
+    sent = json.loads(output)["sent"]
+    assert sent == {**NOTHING, "metrics": 10, "artifacts": 1, "size": 4}, output + errors
+    with FaultProxy(mantik_platform.url) as proxy:
+        again = {**environment, "MLFLOW_TRACKING_URI": proxy.url}
+        for arguments in (("--keep",), ()):
+            assert sync(again, *arguments).communicate(timeout=60) == ("", "")
+        assert proxy.requests == []
+    assert_delivered(mantik_platform, run_id, points=10)
+    assert mantik_platform.read_back.download(run_id, "note.txt") == b"kept"
+    assert list(outgoing.points.journal.glob("*.segment"))
+    assert list(outgoing.uploads.journal.glob("*.segment"))
+    assert outgoing.staging.path(staged).read_text() == "kept"
+
+
+def test_folders_that_need_each_other_are_sent_by_one_sync(
+    mantik_platform: Platform, environment: dict[str, str], settings: Settings
+) -> None:
+    """Points of a run that a later folder creates wait for it and arrive in the same sync; ids are remembered."""
+    owner = replace(dead(Owner.here(mantik_platform.url, settings.username, None)), created_at=1.0)
+    first = Outgoing.create(settings.spool, owner)
+    _, local_id = left_behind_provisional(settings, mantik_platform.url)
+    writer = JournalWriter(first.points.journal)
+    writer.append(encode_batch(local_id, [["other", 2.0, 1, 1]], [], []))
+    writer.close()
+    assert next(survey(settings)).outgoing == first
+    process = sync(environment)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, output + errors
+    assert sum(json.loads(line)["sent"]["metrics"] for line in output.splitlines()) == 11
+    server_id = server_id_of(settings, local_id)
+    assert_delivered(mantik_platform, server_id, points=10)
+    assert mantik_platform.read_back.run(server_id).metrics["other"] == 2.0
+    # What the ids became is no folder of records, and stays.
+    assert list(survey(settings)) == []
+    assert [entry.name for entry in settings.spool.iterdir()] == ["ids"]
+    assert sync(environment).communicate(timeout=60) == ("", "")
+
+
+def test_a_sync_imports_no_mlflow(
+    mantik_platform: Platform, environment: dict[str, str], settings: Settings, tmp_path: Path
+) -> None:
+    """Records of every common kind are sent without the second that importing MLflow takes."""
+    _, local_id = left_behind_provisional(settings, mantik_platform.url)
+    run_script(
+        """
+        import sys
+        from mantik.cli.commands import mantik
+
+        try:
+            mantik(["sync"])
+        except SystemExit as end:
+            assert not end.code
+        assert "requests" in sys.modules
+        assert not [name for name in sys.modules if name.partition(".")[0] == "mlflow"]
+        """,
+        environment,
+        tmp_path,
+    )
+    assert_delivered(mantik_platform, server_id_of(settings, local_id), points=10)
+
+
+def test_a_watching_sync_sends_what_an_offline_process_records(
+    mantik_platform: Platform, environment: dict[str, str], settings: Settings, tmp_path: Path
+) -> None:
+    """While a process in offline mode goes on, its records arrive; its run stays open and its folder stays there."""
+    code = """
+        import sys
+        import mantik, mlflow
+
+        mantik.init_tracking()
+        with mlflow.start_run() as run:
+            print("RUN", run.info.run_id, flush=True)
+            for step in range(100):
+                if step == 50:
+                    mlflow.log_text("first", "first.txt")
+                    print("HALF", flush=True)
+                    sys.stdin.readline()
+                mlflow.log_metric("loss", step / 3, step=step, timestamp=2000 + step)
+            mlflow.log_text("second", "second.txt")
+        """
+    training = start_script(code, {**environment, "MANTIK_MODE": "offline"}, tmp_path)
+    assert training.stdout is not None
+    local_id = next(line for line in training.stdout if line.startswith("RUN ")).split()[1]
+    assert "HALF\n" in training.stdout
+    watching = sync(environment, "--watch")
+    held = mantik_platform.read_back
+
+    def arrived(name: str) -> bool:
+        identity = identities_of(settings.spool).get(local_id)
+        server_id = identity.server_id if identity is not None else None
+        return server_id is not None and name in held.artifacts(server_id)
+
+    wait_until(lambda: arrived("first.txt"), deadline=30, what="the first half")
+    server_id = server_id_of(settings, local_id)
+    assert [point.step for point in held.metric_history(server_id, "loss")] == list(range(50))
+    assert held.run(server_id).status == "RUNNING"
+    (state,) = survey(settings)
+    assert state.live
+    output, _ = training.communicate("\n", timeout=60)
+    assert training.returncode == 0, output
+    assert watching.stdout is not None
+    sent = 0
+    while sent < 100:
+        sent += json.loads(watching.stdout.readline())["sent"]["metrics"]
+    assert sent == 100
+    watching.send_signal(signal.SIGINT)
+    assert watching.communicate(timeout=30) == ("", "")
+    assert watching.returncode == 0
+    assert list(survey(settings)) == []
+    history = [(point.step, point.value, point.timestamp) for point in held.metric_history(server_id, "loss")]
+    assert history == [(step, step / 3, 2000 + step) for step in range(100)]
+    assert held.artifacts(server_id) == ["first.txt", "second.txt"]
+    assert held.run(server_id).status == "FINISHED"

@@ -17,6 +17,7 @@ _COMMANDS = {
     "login": "mantik.cli.login:login",
     "logout": "mantik.cli.login:logout",
     "server": "mantik.server.command:server",
+    "spool": "mantik.cli.spool:spool",
     "status": "mantik.cli.status:status",
     "sync": "mantik.cli.sync:sync_command",
 }

@@ -11,13 +11,14 @@ import time
 from typing import TYPE_CHECKING
 
 from mantik.delivery.ledger import Counts
+from mantik.delivery.spool import outgoing_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mantik.delivery.records import Record
 
-__all__ = ["Budget", "Losses", "size_of"]
+__all__ = ["Budget", "Losses", "size_of", "usage_of"]
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Budget:
         with self._lock:
             now = time.monotonic()
             if now - self._measured_at >= _MEASURE_SECONDS:
-                self._measured_at, self._used = now, size_of(self._spool)
+                self._measured_at, self._used = now, usage_of(self._spool)
             if self._used + size > self._limit:
                 raise OSError(errno.ENOSPC, f"MANTIK_SPOOL_LIMIT of {self._limit:,} bytes is reached")
             self._used += size
@@ -89,6 +90,11 @@ class Losses:
             getattr(error, "strerror", None) or error,
             self.counts,
         )
+
+
+def usage_of(spool: Path) -> int:
+    """Return the bytes that mantik takes in a spool; what else lies there is not looked at."""
+    return size_of(spool / "ids") + sum(size_of(outgoing.path) for outgoing in outgoing_in(spool))
 
 
 def size_of(folder: Path) -> int:

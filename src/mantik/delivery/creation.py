@@ -7,6 +7,7 @@ Each carries the provisional id as a tag, and before anything is created the ser
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mantik.delivery.ids import Identity, is_provisional, operation_of
@@ -41,6 +42,7 @@ class Creator:
     def __init__(self, api: MlflowApi, identities: Identities) -> None:
         self._api = api
         self._identities = identities
+        self._asked: set[str] = set()
         self._doubtful: set[str] = set()
 
     def create(self, record: Create) -> None:
@@ -55,14 +57,10 @@ class Creator:
         if identity is None:
             # The spool's file is gone, and what was recorded under this id is not.
             identity = Identity(record.local_id, record.kind, "", record.body)
-            self._identities.note(identity)
+            self._identities.note_if_room(identity)
         if identity.server_id is not None:
             return
-        if record.asked_at is not None:
-            self._doubtful.add(record.local_id)
-            if 0 <= time.time() - record.asked_at < _SETTLING_SECONDS:
-                raise WaitingError("the platform may still be at work on an earlier request")
-        self._create(identity)
+        self._create(identity, record.asked_at)
 
     def experiment_id(self, any_id: str) -> str:
         """Return the server's id of an experiment, after creating it where that was left for later.
@@ -96,7 +94,7 @@ class Creator:
                     self._delete(identity, server_id)
         self._doubtful.discard(local_id)
 
-    def _create(self, identity: Identity) -> None:
+    def _create(self, identity: Identity, asked_at: float | None = None) -> None:
         if identity.refused is not None:
             raise RefusedError(identity.refused)
         try:
@@ -106,14 +104,28 @@ class Creator:
             else:
                 body = {**identity.body, "experiment_id": self.experiment_id(str(identity.body["experiment_id"]))}
                 there = self._find(identity, body["experiment_id"])
+                if not there:
+                    self._let_settle(identity, asked_at)
                 found = there[0] if there else self._ask(identity, body)
         except RefusedError as error:
             self._identities.refuse(identity.local_id, f"the {identity.kind} cannot be created: {error}")
             raise
         self._identities.settle(identity.local_id, *found)
 
+    def _let_settle(self, identity: Identity, asked_at: float | None) -> None:
+        """Wait where the server may still be at work on what another process asked for, or training itself."""
+        if identity.local_id not in self._asked:
+            asked_at = max(filter(None, (asked_at, identity.asked_at)), default=None)
+        if asked_at is not None:
+            self._doubtful.add(identity.local_id)
+            if 0 <= time.time() - asked_at < _SETTLING_SECONDS:
+                raise WaitingError("the platform may still be at work on an earlier request")
+
     def _ask(self, identity: Identity, body: dict[str, Any]) -> tuple[str, str]:
         content = self._identities.translate_all(body)
+        # On disk before the request: whoever asks may be killed before the answer.
+        self._asked.add(identity.local_id)
+        self._identities.note_if_room(replace(identity, asked_at=time.time()))
         try:
             if identity.kind == "run":
                 return _run(self._api.call("POST", "runs/create", content)["run"])
@@ -121,6 +133,8 @@ class Creator:
         except UnavailableError as error:
             if error.unanswered:
                 self._doubtful.add(identity.local_id)
+            else:
+                self._identities.note_if_room(identity)
             raise
 
     def _find(self, identity: Identity, experiment_id: str) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -77,6 +78,8 @@ def watch() -> None:
         return
     _reason.watching = True
     _watch_exceptions()
+    # Handlers run in reverse: this one comes before MLflow's, which ends what is still open.
+    atexit.register(begin_end)
     if threading.current_thread() is threading.main_thread():
         with contextlib.suppress(ValueError):
             # ValueError: not the main interpreter.

@@ -7,6 +7,7 @@ given it (``MLFLOW_RUN_ID``), and for syncs.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import secrets
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "NO_ROOM",
     "Identities",
     "Identity",
     "Kind",
@@ -33,6 +35,9 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["run", "model", "experiment"]
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk that is full. What frees it again must not depend on writing to it."""
 
 _FORMAT = 1
 _MANY = 1000
@@ -63,6 +68,8 @@ class Identity:
         server_id: The server's id, once there is one.
         server_root: The server's artifact URI, once there is one.
         refused: Why the server will not have it, if that is so.
+        asked_at: When the server was last asked to create it, in seconds since 1970. Without `server_id` nobody knows
+            whether it did: whoever asked may have been killed.
     """
 
     local_id: str
@@ -72,6 +79,7 @@ class Identity:
     server_id: str | None = None
     server_root: str | None = None
     refused: str | None = None
+    asked_at: float | None = None
 
 
 def new_id(kind: Kind) -> str:
@@ -107,6 +115,7 @@ class Identities:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._known: dict[str, Identity] = {}
+        self._unsaved: set[str] = set()
         self._lock = threading.RLock()
 
     def note(self, identity: Identity) -> None:
@@ -124,6 +133,33 @@ class Identities:
                 content = json.dumps({"format": _FORMAT, **asdict(identity)})
                 write_private(self._folder / f"{identity.local_id}.json", content)
 
+    def note_if_room(self, identity: Identity) -> None:
+        """Remember what an id stands for; where the disk is full, in memory until `save`.
+
+        For delivery, which makes room: should the process die before, the server is asked once more by the tag.
+
+        Raises:
+            OSError: It cannot be written for another reason.
+        """
+        try:
+            self.note(identity)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._unsaved.add(identity.local_id)
+
+    def save(self) -> None:
+        """Put on disk what there was no room for; where there still is none, that waits for the next call.
+
+        Raises:
+            OSError: It cannot be written for another reason.
+        """
+        while self._unsaved:
+            local_id = self._unsaved.pop()
+            self.note_if_room(self._known[local_id])
+            if local_id in self._unsaved:
+                return
+
     def settle(self, local_id: str, server_id: str, server_root: str | None) -> None:
         """Remember which id the server gave.
 
@@ -132,7 +168,7 @@ class Identities:
         """
         identity = self.get(local_id)
         if identity is not None:
-            self.note(replace(identity, server_id=server_id, server_root=server_root))
+            self.note_if_room(replace(identity, server_id=server_id, server_root=server_root))
 
     def refuse(self, local_id: str, reason: str) -> None:
         """Remember that the server will not have it.
@@ -142,7 +178,8 @@ class Identities:
         """
         identity = self.get(local_id)
         if identity is not None:
-            self.note(replace(identity, refused=reason))
+            # It answered: nobody has to wait for what it may still be doing.
+            self.note_if_room(replace(identity, refused=reason, asked_at=None))
 
     def readmit(self, local_id: str) -> None:
         """Forget that the server refused it, to ask once more.
@@ -166,9 +203,9 @@ class Identities:
             if content.pop("format") != _FORMAT:
                 return known
             identity = Identity(**content)
-            if not isinstance(identity.body, dict):
+            if not _is_sound(identity, local_id):
                 return known
-        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
             return known
         self._known[local_id] = identity
         return identity
@@ -231,6 +268,11 @@ class Identities:
         """Return all provisional ids of the spool."""
         return [path.stem for path in self._files()]
 
+    def unsettled(self, kind: Kind) -> list[Identity]:
+        """Return what has no server id yet, of one kind."""
+        identities = [self.get(local_id) for local_id in dict.fromkeys([*self.known(), *self._known])]
+        return [one for one in identities if one is not None and one.kind == kind and one.server_id is None]
+
     def forget_old(self) -> None:
         """Delete what became of ids that were settled long ago."""
         for path in self._files():
@@ -246,3 +288,15 @@ class Identities:
     def _files(self) -> Iterator[Path]:
         if self._folder is not None and self._folder.is_dir():
             yield from sorted(self._folder.glob("*.json"))
+
+
+def _is_sound(identity: Identity, local_id: str) -> bool:
+    """Tell whether a file holds what this version writes: anything else would fail where it is used."""
+    texts = (identity.server_id, identity.server_root, identity.refused)
+    return (
+        identity.local_id == local_id
+        and identity.kind in {"run", "model", "experiment"}
+        and isinstance(identity.root, str)
+        and isinstance(identity.body, dict)
+        and all(text is None or isinstance(text, str) for text in texts)
+    )

@@ -226,13 +226,20 @@ def read(
         begin = start if number == start.segment else Position(number, 0)
         last = number == numbers[-1]
         for item in read_segment(directory, begin, growing=tail != "closed" and last):
-            if tail == "live" and last and isinstance(item, Damage):
+            if tail == "live" and last and not _is_whole(item):
                 return
             yield item
             if left is not None:
                 left -= item.end.offset - item.start.offset
                 if left <= 0:
                     return
+
+
+def _is_whole(item: Entry | Damage) -> bool:
+    """Tell whether it is a record with its newline: whoever goes on behind one without would not find the next."""
+    return (
+        isinstance(item, Entry) and item.end.offset - item.start.offset == framing.HEADER_BYTES + len(item.payload) + 1
+    )
 
 
 def waiting_bytes(directory: Path, position: Position) -> int:

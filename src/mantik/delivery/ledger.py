@@ -11,7 +11,7 @@ from mantik.delivery.records import Artifact, Batch, Create, RunUpdate, Spans
 if TYPE_CHECKING:
     from mantik.delivery.records import Record
 
-__all__ = ["Counts", "entity_of", "in_words"]
+__all__ = ["Counts", "entity_of", "in_words", "size_in_words"]
 
 _OWNER = re.compile(r"/([^/]+)/artifacts(?:/|$)")
 _KINDS = ("metrics", "params", "tags", "changes", "artifacts", "size", "others")
@@ -75,11 +75,11 @@ class Counts:
             if count
         ]
         if self.artifacts:
-            parts.append(f"{in_words(self.artifacts, 'artifact')} ({_bytes(self.size)})")
+            parts.append(f"{in_words(self.artifacts, 'artifact')} ({size_in_words(self.size)})")
         if self.others:
             parts.append(in_words(self.others, "other record"))
         if self.changes:
-            parts.append(in_words(self.changes, "change"))
+            parts.append(in_words(self.changes, "status change"))
         return ", ".join(parts) or "nothing"
 
 
@@ -100,7 +100,8 @@ def in_words(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def _bytes(size: int) -> str:
+def size_in_words(size: int) -> str:
+    """Return a number of bytes in the unit in which it is short."""
     amount = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:  # noqa: PLR2004

@@ -135,6 +135,9 @@ class Outbox:
     @property
     def is_down(self) -> bool:
         """Whether the platform is known to be out of reach, so that there is no point in asking it."""
+        if self.strict and self.ships:
+            # Whoever wants to be told has to be: the platform is asked each time.
+            return False
         return (
             not self.ships
             or time.monotonic() < self.down_until
@@ -330,6 +333,7 @@ class Outbox:
             line.worker.stop()
         if delivered and not self.outgoing.quarantine.count() and not self._misses_an_end:
             self.outgoing.remove()
+            self.identities.save()
         return delivered
 
     def _close_writer(self, line: _Line) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mantik.auth.cache import make_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Quarantine", "Refusal"]
@@ -69,19 +69,41 @@ class Quarantine:
 
     def refusals(self) -> Iterator[Refusal]:
         """Read what is here; a line that cannot be read is left out."""
+        yield from (refusal for _, refusal in self.lines() if refusal is not None)
+
+    def lines(self) -> Iterator[tuple[bytes, Refusal | None]]:
+        """Read the lines of the file, each with what it says; None where that cannot be read."""
         try:
-            with self.path.open(encoding="utf-8", errors="replace") as lines:
-                yield from filter(None, map(_refusal_in, lines))
+            with self.path.open("rb") as lines:
+                yield from ((line, _refusal_in(line)) for line in lines if line.strip())
         except OSError:
             return
 
     def count(self) -> int:
-        """Return how much is here."""
-        return sum(1 for _ in self.refusals())
+        """Return how much is here, readable or not: what cannot be read must not be thrown away either."""
+        return sum(1 for _ in self.lines())
+
+    def keep_only(self, lines: Sequence[bytes]) -> None:
+        """Replace the file by some of its lines, as a whole.
+
+        Raises:
+            OSError: It cannot be written; all lines are there still.
+        """
+        if not lines:
+            self.path.unlink(missing_ok=True)
+            return
+        new = self.folder / f".{self.path.name}.new"
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
 
 
-def _refusal_in(line: str) -> Refusal | None:
+def _refusal_in(line: bytes) -> Refusal | None:
     try:
-        return Refusal(**json.loads(line))
-    except (ValueError, TypeError):
+        refusal = Refusal(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
         return None
+    texts = (refusal.reason, refusal.run_id, refusal.what)
+    return refusal if all(isinstance(text, str) for text in texts) else None

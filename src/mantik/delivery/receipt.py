@@ -19,6 +19,7 @@ __all__ = ["Receipt", "RunReceipt", "empty_receipt", "receipt_of"]
 
 _SHOWN_RUNS = 5
 _SHOWN_REFUSALS = 3
+_REASON_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,15 @@ class Receipt:
             lines.append(more + (f"; {waiting} waiting" if waiting.total else ""))
         if self.others.sent.total or self.others.waiting.total:
             waits = f"; {self.others.waiting} waiting" if self.others.waiting.total else ""
-            lines.append(f"beside the runs: {self.others.sent} sent{waits}")
+            lines.append(f"outside of runs: {self.others.sent} sent{waits}")
         if self.command is not None:
             why = f" ({self.problem})" if self.problem else ""
-            lines += [f"Not everything has reached {self.tracking_uri}{why}.", f"  It is safe in {self.folder}"]
-            lines.append(f"  Send it with: {self.command}")
+            lines += [f"Not everything has reached {self.tracking_uri}{why}.", f"  The rest is safe in {self.folder}"]
+            lines.append(f"  To send it: {self.command}")
         if self.refused:
-            lines.append(f"Refused by {self.tracking_uri}: {in_words(self.refused, 'record')}, kept in {self.folder}")
-            lines += [f"  {refusal.what}: {refusal.reason}" for refusal in self.refusals[:_SHOWN_REFUSALS]]
+            number = in_words(self.refused, "record")
+            lines.append(f"{self.tracking_uri} did not take {number} as recorded. Kept in {self.folder}/quarantine:")
+            lines += [f"  {refusal.what}: {_short(refusal.reason)}" for refusal in self.refusals[:_SHOWN_REFUSALS]]
             if self.refused > _SHOWN_REFUSALS:
                 lines.append("  … all of them: mantik spool show")
         if self.lost.total:
@@ -153,6 +155,10 @@ def sync_command(spool: Path, runs: tuple[RunReceipt, ...]) -> str:
     waiting = [run.run_id for run in runs if run.waiting.total]
     where = f"MANTIK_SPOOL={shlex.quote(str(spool))} mantik sync"
     return f"{where} {waiting[0]}" if len(waiting) == 1 else where
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= _REASON_CHARACTERS else f"{reason[:_REASON_CHARACTERS]}…"
 
 
 def _nothing() -> RunReceipt:

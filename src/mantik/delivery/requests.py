@@ -27,9 +27,13 @@ TAG_CHARACTERS = 8000
 """What MLflow keeps of a value (`utils/validation.py`); longer ones it cuts without a word."""
 
 _ASSUMED = re.compile(r"mlflow-artifacts:/mantik-run/([\w-]+)/artifacts")
+_NO_IDS = frozenset({"", ".", ".."})
+"""In a path they would make a request one for something else."""
+
 _MODEL_FILE = "/MLmodel"
 _MODEL_FILE_BYTES = 16 * 1024 * 1024
 _OPEN_STATUSES = frozenset({"RUNNING", "SCHEDULED"})
+_STATUSES = _OPEN_STATUSES | {None, "FINISHED", "FAILED", "KILLED"}
 
 
 def assumed_root(run_id: str) -> str:
@@ -116,11 +120,17 @@ class Sender:
 
     def _metric(self, item: MetricItem) -> MetricItem:
         if len(item) > 4 and item[4] is not None and is_provisional(item[4]):  # noqa: PLR2004  # the model's id
+            if self._identities.refusal(item[4]) is not None:
+                # The run has the point even where the server will not have the model.
+                return [*item[:4], None, *item[5:]]
             return [*item[:4], self._identities.server_id(item[4]), *item[5:]]
         return item
 
     def _other(self, request: RunUpdate | Create | Call | Spans | Artifact) -> None:
         if isinstance(request, RunUpdate):
+            if request.status not in _STATUSES:
+                # A server would do nothing about it, and say nothing.
+                raise RefusedError(f"a run's status {request.status!r} is none that MLflow has")
             self._api.update_run(replace(request, run_id=self._identities.server_id(request.run_id)))
             if request.status not in _OPEN_STATUSES:
                 self._creator.settle_doubts(request.run_id)
@@ -144,6 +154,8 @@ class Sender:
             # An experiment that nobody recorded anything else for has to be created for this.
             self._create_experiments_in(body)
         about = self._identities.server_id(call.about)
+        if about in _NO_IDS:
+            raise RefusedError(f"it is about {about!r}, which is no id")
         self._api.call_if_known(endpoint.method, endpoint.path_for(about), self._identities.translate_all(body))
         if call.name == "finalize":
             self._creator.settle_doubts(call.about)
@@ -157,6 +169,8 @@ class Sender:
 
     def _artifact(self, artifact: Artifact) -> None:
         uri = self._destination(artifact.uri)
+        if ".." in uri.split("/"):
+            raise RefusedError(f"its artifact URI {uri!r} leads elsewhere")
         if not uri.startswith("mlflow-artifacts:"):
             raise RefusedError(f"the platform keeps artifacts of this run at {uri}, where mantik cannot put them")
         path = self._staging.path(artifact.staged)

@@ -8,12 +8,12 @@ the last position that was kept.
 from __future__ import annotations
 
 import base64
-import errno
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from mantik.delivery.framing import FORMAT
+from mantik.delivery.ids import NO_ROOM
 from mantik.delivery.journal import Damage, Position, read
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.records import Batch, RunUpdate, decode
@@ -44,8 +44,6 @@ _STUBBORN_ATTEMPTS = 10
 minutes, with the pauses in between."""
 
 _INTERNAL_ERROR = 500
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class NewerFormatError(UnavailableError):
@@ -105,21 +103,7 @@ class Shipper:
         """
         if not self._requests:
             self._take_window()
-        while self._requests:
-            request = self._requests[0]
-            try:
-                parts = self._send(request)
-            except UnavailableError as error:
-                if not self._is_stubborn(error):
-                    raise
-                parts = self._part(request, RefusedError(f"the platform fails on it ({error})", error.status))
-                # Its parts have failed as often as it has: what is sound among them goes through.
-                self._suspects += len(parts)
-            self._failures = 0
-            self._suspects = max(0, self._suspects - 1)
-            # Parts take the place of the whole: what was done of it is not done again after an interruption.
-            self._requests.popleft()
-            self._requests.extendleft(reversed(parts))
+        self._send_window()
         if self._window_end == self.position:
             return False
         try:
@@ -127,7 +111,7 @@ class Shipper:
         except OSError as error:
             # On a full disk nothing could ever be deleted if that had to be written first. Should this process die,
             # the older cursor has the next one begin with records that the server recognises.
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
         if not self._keep:
             self._lane.cursor.remove_delivered(self._lane.journal, self._window_end)
@@ -139,6 +123,37 @@ class Shipper:
             self.sent.setdefault(entity, Counts()).add(counts.minus(self._aside.get(entity, Counts())))
         self._window, self._aside, self._uploaded = {}, {}, []
         return True
+
+    def _split_first(self) -> None:
+        parts = halves(self._requests[0])
+        if parts:
+            self._requests.popleft()
+            self._requests.extendleft(reversed(parts))
+
+    def _send_window(self) -> None:
+        """Send what was taken, part by part.
+
+        Raises:
+            UnavailableError: The server cannot be asked now; what was not sent is kept.
+        """
+        while self._requests:
+            request, stubborn = self._requests[0], False
+            try:
+                parts = self._send(request)
+            except UnavailableError as error:
+                if error.unanswered and not error.status:
+                    # It may have been too much at once for this server: next time in halves.
+                    self._split_first()
+                if not self._is_stubborn(error):
+                    raise
+                parts = self._part(request, RefusedError(f"the platform fails on it ({error})", error.status))
+                stubborn = True
+            self._failures = 0
+            # The parts of what failed so often are judged at once, so that what is sound among them is not held up.
+            self._suspects = max(0, self._suspects - 1) + (len(parts) if stubborn or self._suspects else 0)
+            # Parts take the place of the whole: what was done of it is not done again after an interruption.
+            self._requests.popleft()
+            self._requests.extendleft(reversed(parts))
 
     def _take_window(self) -> None:
         records: list[Record] = []

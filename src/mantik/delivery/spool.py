@@ -40,6 +40,7 @@ __all__ = [
     "foreign_in",
     "identities_of",
     "outgoing_in",
+    "remove_halves",
     "require_readable",
 ]
 
@@ -248,8 +249,8 @@ class Outgoing:
         Raises:
             OSError: The folder cannot be read.
         """
-        written = last_write(self.points.journal)
-        return int((written if written is not None else (self.path / "owner.json").stat().st_mtime) * 1000)
+        written = [moment for lane in self.lanes if (moment := last_write(lane.journal)) is not None]
+        return int((max(written) if written else (self.path / "owner.json").stat().st_mtime) * 1000)
 
     def is_live(self, owner: Owner) -> bool:
         """Tell whether the writer may still be at work."""
@@ -288,6 +289,10 @@ class Outgoing:
         with contextlib.suppress(FileNotFoundError):
             self.staging.path(staged).rename(self.quarantine.folder / staged)
 
+    def drop_refused(self) -> None:
+        """Delete what was refused."""
+        shutil.rmtree(self.quarantine.folder, ignore_errors=True)
+
     @property
     def is_kept(self) -> bool:
         """Whether somebody has seen that what is here stays, and there is no need to mention it again."""
@@ -306,7 +311,11 @@ class Outgoing:
 
     def remove(self) -> None:
         """Delete the folder: everything in it was delivered."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        # In one step for whoever looks, and for whoever is killed halfway: half a folder would be sent once more.
+        gone = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        with contextlib.suppress(OSError):
+            self.path.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def identities_of(spool: Path) -> Identities:
@@ -339,7 +348,8 @@ def require_readable(spool: Path) -> None:
 def foreign_in(spool: Path) -> list[str]:
     """Return the names of what lies in a spool and is not mantik's: it is never touched."""
     try:
-        return sorted(e.name for e in spool.iterdir() if e.name not in {"ids", REQUEUED} and not _is_outgoing(e))
+        others = [e for e in spool.iterdir() if e.name not in {"ids", REQUEUED} and not _is_outgoing(e)]
+        return sorted(e.name for e in others if not _is_half(e))
     except OSError:
         return []
 
@@ -352,6 +362,17 @@ def outgoing_in(spool: Path) -> Iterator[Outgoing]:
         return
     for folder in sorted(folders, key=lambda path: (path.name.split("-")[-2:], path.name)):
         yield Outgoing(folder)
+
+
+def remove_halves(spool: Path) -> None:
+    """Delete what is left of folders that somebody was killed over while deleting them."""
+    for entry in spool.glob(".*"):
+        if _is_half(entry):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_half(entry: Path) -> bool:
+    return entry.name.startswith(".") and _NAME.fullmatch(entry.stem[1:]) is not None
 
 
 def _is_outgoing(entry: Path) -> bool:
@@ -371,14 +392,17 @@ def _user_of(path: Path) -> str:
 
 
 def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]", "_", text)[:80]
+    # Whole: the name of an open run's note is read back as its id.
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:200]
 
 
 def _start_of(pid: int) -> int | None:
     """Return when a process of this machine started; None if it is gone."""
     try:
         # The command, in parentheses, may contain anything; the start time is the 20th field behind it.
-        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        # A zombie is gone: its parent, such as the first process of a container, may never wait for it.
+        return int(fields[19]) if fields[0] not in {"Z", "X"} else None
     except FileNotFoundError:
         return _start_without_proc(pid)
     except (OSError, ValueError, IndexError):

@@ -18,11 +18,11 @@ from mantik.auth.urls import platform_origin
 from mantik.delivery.creation import WaitingError
 from mantik.delivery.history import waiting_records
 from mantik.delivery.ids import UnresolvedError
-from mantik.delivery.ledger import Counts
+from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.records import RunUpdate
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.shipper import NewerFormatError, Shipper
-from mantik.delivery.spool import identities_of, outgoing_in, require_readable
+from mantik.delivery.spool import identities_of, outgoing_in, remove_halves, require_readable
 from mantik.exceptions import MantikError
 
 if TYPE_CHECKING:
@@ -161,6 +161,7 @@ class Sync:
             # Some were waited for, and are done now.
             todo = [state for state, _ in blocked]
         self._identities.forget_old()
+        remove_halves(self._settings.spool)
 
     def _is_ours(self, state: State) -> bool:
         if state.live:
@@ -183,16 +184,19 @@ class Sync:
 
     def _ship(self, state: State, owner: Owner, elsewhere: set[str]) -> Report:
         outgoing = state.outgoing
-        if not outgoing.path.is_dir():
-            # Another sync was quicker.
+        if not (outgoing.path / "owner.json").exists():
+            # Another sync was quicker; the folder that there is was made for the lock.
+            outgoing.remove()
             return Report(state)
         try:
             api = _api_for(owner, self._settings)
         except MantikError as error:
             return Report(state, problem=str(error))
         tail: Tail = "live" if state.live else "closed"
+        # A process that goes on may still read its own artifacts.
+        keep = self._keep or state.live
         shippers = [
-            Shipper(outgoing, lane, api, self._identities, tail=tail, keep=self._keep) for lane in outgoing.lanes
+            Shipper(outgoing, lane, api, self._identities, tail=tail, keep=keep) for lane in outgoing.lanes
         ]
         closed: list[str] = []
         newer: str | None = None
@@ -226,6 +230,7 @@ class Sync:
             outgoing.mark_kept("refused" if not self._keep else "delivered")
         else:
             outgoing.remove()
+            self._identities.save()
 
     def _end_runs(self, api: MlflowApi, outgoing: Outgoing, elsewhere: set[str]) -> Iterator[str]:
         """End the runs that a process left open; yield those that had to be ended."""
@@ -283,9 +288,18 @@ def _speaks_of(outgoing: Outgoing, runs: Sequence[str], identities: Identities) 
             wanted.add(local_id)
     if wanted & set(outgoing.open_runs()):
         return True
-    return any(
+    if any(
         True
         for lane in outgoing.lanes
         for run_id in wanted
         for _ in waiting_records(lane, tail="open", about=run_id.encode())
-    )
+    ):
+        return True
+    models = {entity_of(record) for _, record in waiting_records(outgoing.uploads, tail="open", about=b"m-")}
+    return any(_may_be_of(model_id, wanted, identities) for model_id in models if model_id.startswith("m-"))
+
+
+def _may_be_of(model_id: str, runs: set[str], identities: Identities) -> bool:
+    """Tell whether a model may be of one of these runs; where the spool does not tell, better sent than forgotten."""
+    identity = identities.get(model_id)
+    return identity is None or identity.body.get("source_run_id") in runs

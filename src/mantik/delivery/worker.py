@@ -100,14 +100,15 @@ class Worker:
         """Start the thread, if it is not running: from then on the process shows that it lives."""
         with self._changed:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                # Named first: a signal handler that comes in between must not start a second one.
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 try:
-                    thread.start()
+                    self._thread.start()
                 except RuntimeError as error:
-                    # No thread to be had, as in the last moments of the interpreter: a sync delivers what waits.
+                    # No thread to be had, as in the last moments of the interpreter: what waits is safe, and the next
+                    # record tries again.
                     _logger.debug("%s cannot be started: %s", self._name, error)
-                    return
-                self._thread = thread
+                    self._thread, self._pending = None, False
 
     def wake(self, written: Position) -> None:
         """Say that there is something to ship, up to a position. Calls come one at a time and in order."""

@@ -110,7 +110,7 @@ class MantikArtifacts(MlflowArtifactsRepository):
         outbox = outbox_for(self._claimed)
         if outbox is not None:
             outbox.flush(_SETTLE_SECONDS, give_up_when_down=True)
-            if outbox.is_down:
+            if not _answers(outbox):
                 raise MlflowException(
                     f"Deleting artifacts needs the platform at {outbox.uri}, which cannot be asked now.",
                     error_code=TEMPORARILY_UNAVAILABLE,
@@ -135,8 +135,9 @@ class MantikArtifacts(MlflowArtifactsRepository):
                 pass
             else:
                 return
-        stock = self._on_server(outbox)
-        if stock is None or (outbox.is_down and not outbox.ships):
+        # Asked first with a short time limit: MLflow's own request would try for minutes.
+        stock = self._on_server(outbox) if _answers(outbox) else None
+        if stock is None:
             raise MlflowException(
                 f"The artifact {remote_file_path} is not here, and the platform at {outbox.uri} cannot be asked.",
                 error_code=TEMPORARILY_UNAVAILABLE,
@@ -201,3 +202,18 @@ class MantikArtifacts(MlflowArtifactsRepository):
             return ""
         finally:
             api.close()
+
+
+def _answers(outbox: Outbox) -> bool:
+    """Tell whether the platform can be asked now."""
+    if not outbox.ships:
+        return False
+    api = MlflowApi(outbox.uri, outbox.auth)
+    try:
+        api.call("POST", "experiments/search", {"max_results": 1}, timeout=_ASK_TIMEOUT)
+    except (RefusedError, UnavailableError):
+        outbox.note_down()
+        return False
+    finally:
+        api.close()
+    return True

@@ -121,11 +121,12 @@ class ExperimentStore(RunStore):
 
         Raises:
             RefusedError: It says no.
+            MlflowException: It does not answer, and the settings are strict.
         """
         try:
             return self._api(outbox).call("GET", path, query, timeout=ASK_TIMEOUT)
-        except UnavailableError:
-            outbox.note_down()
+        except UnavailableError as error:
+            self._note_down(outbox, error)
             return None
 
     def _begin_experiment(self, outbox: Outbox, body: dict[str, Any]) -> Experiment:

@@ -40,7 +40,9 @@ class MantikRegistry(RestStore):
         outbox = outbox_for(self._uri)
         if outbox is not None:
             name = api.DESCRIPTOR.name
-            if not outbox.flush(_UPLOAD_SECONDS, give_up_when_down=True) and not self._answers(outbox):
+            outbox.flush(_UPLOAD_SECONDS, give_up_when_down=True)
+            # Asked with a short time limit: MLflow itself would try for minutes where nobody answers.
+            if not self._answers(outbox):
                 raise MlflowException(
                     f"{name} needs the platform at {outbox.uri}, which cannot be asked now "
                     f"({outbox.problem or 'it did not answer a moment ago'}). What was logged is not affected: "
@@ -62,8 +64,11 @@ class MantikRegistry(RestStore):
         api = MlflowApi(outbox.uri, outbox.auth)
         try:
             api.call("POST", "experiments/search", {"max_results": 1}, timeout=(5.0, 5.0))
-        except (RefusedError, UnavailableError):
+        except UnavailableError:
             return False
+        except RefusedError:
+            # Even so it answers.
+            pass
         finally:
             api.close()
         return True

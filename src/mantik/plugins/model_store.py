@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos import service_pb2
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.proto_json_utils import message_to_json
 
 from mantik.delivery.creation import OPERATION_TAG
@@ -41,6 +43,7 @@ _PARAMS = 100
 """Params of one request (MLflow, `environment_variables.py`)."""
 
 _KNOWN_MODELS = 1000
+_BY_NAME = re.compile(r"name = '([^']*)'")
 
 
 class ModelStore(ExperimentStore):
@@ -122,6 +125,29 @@ class ModelStore(ExperimentStore):
                 model_id=model_id, params=[param.to_proto() for param in part]
             )
             outbox.record_call(Call("model-params", model_id, json.loads(message_to_json(message))))
+
+    def search_logged_models(
+        self,
+        experiment_ids: list[str],
+        filter_string: str | None = None,
+        *args: Any,  # noqa: ANN401  # as the installed MLflow has them
+        **options: Any,  # noqa: ANN401
+    ) -> PagedList[LoggedModel]:
+        """Ask the server for models, or look among those that wait here for the ones of a name.
+
+        With the latter MLflow resolves ``runs:/<run>/<name>``, also right after the model was logged.
+        """
+        try:
+            return super().search_logged_models(experiment_ids, filter_string, *args, **options)
+        except MlflowException as error:
+            outbox = outbox_for(self._uri)
+            name = _BY_NAME.fullmatch(filter_string or "")
+            if outbox is None or name is None or error.error_code != "TEMPORARILY_UNAVAILABLE":
+                raise
+        here = {identity.local_id for identity in outbox.identities.unsettled("model")}
+        models = [self.get_logged_model(model_id) for model_id in sorted({*self._models, *here})]
+        wanted = [model for model in models if model.name == name[1] and model.experiment_id in experiment_ids]
+        return PagedList(wanted, None)
 
     def log_inputs(
         self,

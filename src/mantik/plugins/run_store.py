@@ -49,10 +49,14 @@ ASK_TIMEOUT = (5.0, 5.0)
 _SETTLE_SECONDS = 10.0
 """How long a read that only the server can answer waits for what was written before it."""
 
+_FRESH_SECONDS = 5.0
+"""How long it is taken for granted that a server answers which has just answered."""
+
 _KNOWN_RUNS = 1000
 _KNOWN_KEYS = 10_000
 _LARGEST = 2**63 - 1
 _OPEN_STATUSES = frozenset({"RUNNING", "SCHEDULED"})
+_ENDPOINT_NOT_FOUND = "ENDPOINT_NOT_FOUND"
 _HAS_LINKS = hasattr(Metric, "model_id")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
@@ -73,6 +77,7 @@ class RunStore(RestStore):
         self._sound_keys: dict[str, str] = {}
         self._plain_ids: set[str] = set()
         self._restored: set[str] = set()
+        self._answered_at = float("-inf")
 
     # What training writes.
 
@@ -173,9 +178,14 @@ class RunStore(RestStore):
         )
         body = json.loads(message_to_json(message))
         content, asked_at = self._ask(outbox, "runs/create", body)
-        run = run_in(content) if content is not None else self._begin_here(outbox, local_id, body, asked_at)
+        if content is not None:
+            run = run_in(content)
+            self._note_open(outbox, run.info.run_id)
+        else:
+            # Before the record that creates it: whoever is killed in between leaves no run open for ever.
+            self._note_open(outbox, local_id)
+            run = self._begin_here(outbox, local_id, body, asked_at)
         self._know(run)
-        self._note_open(outbox, run.info.run_id)
         return run
 
     # What training reads.
@@ -221,7 +231,9 @@ class RunStore(RestStore):
             return super()._call_endpoint(api, json_body, *args, **options)
         self._settle(outbox)
         name = api.DESCRIPTOR.name
-        if outbox.is_down and not self._answers(outbox):
+        # Asked with a short time limit: MLflow itself would try for minutes where nobody answers.
+        fresh = time.monotonic() - self._answered_at < _FRESH_SECONDS
+        if (outbox.is_down or not fresh) and not self._answers(outbox):
             raise MlflowException(
                 f"{name} needs the platform at {outbox.uri}, which cannot be asked now "
                 f"({outbox.problem or 'it did not answer a moment ago'}). What was logged is not affected.",
@@ -246,10 +258,14 @@ class RunStore(RestStore):
             return False
         try:
             self._api(outbox).call("POST", "experiments/search", {"max_results": 1}, timeout=ASK_TIMEOUT)
-        except (RefusedError, UnavailableError):
+        except UnavailableError:
             outbox.note_down()
             return False
+        except RefusedError:
+            # Even so it answers.
+            pass
         outbox.down_until = 0.0
+        self._answered_at = time.monotonic()
         return True
 
     def _ask(self, outbox: Outbox, path: str, body: dict[str, Any]) -> tuple[dict[str, Any] | None, float | None]:
@@ -272,12 +288,25 @@ class RunStore(RestStore):
         except RefusedError as error:
             raise rest_error(error) from None
         except UnavailableError as error:
-            if outbox.strict:
-                raise MlflowException(
-                    f"The platform at {outbox.uri} cannot be asked: {error}.", error_code=TEMPORARILY_UNAVAILABLE
-                ) from None
-            outbox.note_down()
+            if error.code == _ENDPOINT_NOT_FOUND and self._answers(outbox):
+                # An older server that lacks this alone: it is no outage, and delivery will put aside what it refuses.
+                if outbox.strict:
+                    raise rest_error(RefusedError(f"the platform's MLflow has no {path}", code=error.code)) from None
+                return None, None
+            self._note_down(outbox, error)
             return None, time.time() if error.unanswered else None
+
+    def _note_down(self, outbox: Outbox, error: UnavailableError) -> None:
+        """Remember that the server did not answer.
+
+        Raises:
+            MlflowException: The settings are strict.
+        """
+        if outbox.strict:
+            raise MlflowException(
+                f"The platform at {outbox.uri} cannot be asked: {error}.", error_code=TEMPORARILY_UNAVAILABLE
+            ) from None
+        outbox.note_down()
 
     def _begin_here(self, outbox: Outbox, local_id: str, body: dict[str, Any], asked_at: float | None) -> Run:
         from mlflow.utils.name_utils import _generate_random_name

@@ -15,6 +15,7 @@ from mlflow.protos import service_pb2
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.proto_json_utils import message_to_json
 
+from mantik.delivery.compatibility import takes_spans
 from mantik.delivery.records import Call
 from mantik.delivery.registry import outbox_for
 from mantik.plugins.model_store import ModelStore
@@ -42,8 +43,9 @@ class MantikStore(ModelStore):
     def start_trace(self, trace_info: TraceInfo, *args: Any, **options: Any) -> TraceInfo:  # noqa: ANN401
         """Record a trace."""
         outbox = outbox_for(self._uri)
-        if outbox is None or not _traces_come_whole():
-            # MLflow 2 asks the server for the id of a trace, and nothing can be recorded without one.
+        if outbox is None or not _traces_come_whole() or not takes_spans(outbox.uri):
+            # MLflow 2 asks the server for the id of a trace, and nothing can be recorded without one. A server from
+            # before spans may give a trace another id than MLflow 3 did.
             return super().start_trace(trace_info, *args, **options)
         from mlflow.entities import Trace, TraceData
         from mlflow.entities import TraceInfo as Info
@@ -65,7 +67,8 @@ class MantikStore(ModelStore):
     def log_spans(self, location: str, spans: list[Span], *args: Any, **options: Any) -> list[Span]:  # noqa: ANN401
         """Record spans of traces."""
         outbox = outbox_for(self._uri)
-        if outbox is None or not spans:
+        if outbox is None or not spans or not takes_spans(outbox.uri):
+            # By the version of the server MLflow decides itself what it does instead.
             return super().log_spans(location, spans, *args, **options)
         from mlflow.tracing.utils.otlp import resource_to_otel_proto
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
