@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mantik.delivery import framing, segment
 from mantik.delivery.cursor import Cursor
 from mantik.delivery.history import waiting_records
-from mantik.delivery.journal import Entry, JournalWriter, Position, read
+from mantik.delivery.journal import Damage, Entry, JournalWriter, Position, read
 from mantik.delivery.records import decode, encode
 from mantik.delivery.spool import Outgoing
 
@@ -27,7 +27,6 @@ from .sample import POINTS_LANE, UPLOADS_LANE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mantik.delivery.journal import Damage
     from mantik.delivery.records import Record
     from mantik.delivery.spool import Lane
 
@@ -82,7 +81,11 @@ def check_tails(lane: Lane) -> None:
     opened = list(read(lane.journal, tail="open"))
     live = list(read(lane.journal, tail="live"))
     assert sound(live) == sound(closed)[: len(sound(live))]
-    assert opened == closed[: len(opened)]
+    assert opened[:-1] == closed[: len(opened)][:-1]
+    for mine, whole in zip(opened[-1:], closed[len(opened) - 1 :], strict=False):
+        # Damage that goes on in a line which is still being written is longer once that line is torn.
+        assert mine == whole or (isinstance(mine, Damage) and isinstance(whole, Damage))
+        assert getattr(whole, "raw", b"").startswith(getattr(mine, "raw", b""))
     assert live == opened[: len(live)]
     last = segments(lane)[-1:]
     number = int(last[0].stem) if last else 0
@@ -139,7 +142,6 @@ def test_a_truncation_costs_the_cut_record_alone(
 
 
 @LANES
-@settings(max_examples=300)
 @given(data=st.data())
 def test_a_changed_byte_costs_one_record_at_most(
     lane_name: str, records: st.SearchStrategy[list[Record]], data: st.DataObject

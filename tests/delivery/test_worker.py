@@ -35,7 +35,7 @@ class Belt:
         attempts: When it was asked to ship.
         failure: What happens to every attempt; None if it succeeds.
         gate: Cleared, an attempt does not end.
-        last: Nothing behind this position is taken; None takes everything.
+        last: What stands behind this position cannot be taken yet; None takes everything.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -57,6 +57,8 @@ class Belt:
         before = self.position
         for item in read(self.journal, before, tail="open"):
             if self.last is not None and item.end > self.last:
+                if self.position == before:
+                    raise UnavailableError("not yet")
                 break
             self.taken.append(getattr(item, "payload", b""))
             self.position = item.end

@@ -75,7 +75,7 @@ def test_registering_without_the_platform_is_refused_at_once_and_loses_nothing(
     with mlflow.start_run():
         outage = tracked.fault(Refuse())
         began = time.monotonic()
-        with pytest.raises(mlflow.MlflowException, match="needs the platform at .* What was logged is not affected"):
+        with pytest.raises(mlflow.MlflowException, match=r"needs the platform at .* What was logged is not affected"):
             log_line("refused", registered_model_name="registered later")
         assert time.monotonic() - began < 60
         model_id = mlflow.last_logged_model().model_id

@@ -312,6 +312,8 @@ class Outbox:
 
     def forget(self, lane: LaneName, position: Position) -> None:
         """Drop from memory what has been delivered, in a lane up to a position."""
+        # The platform answers again, whatever a read met a moment ago.
+        self.down_until = 0.0
         self.overlay.forget(lane, position)
         if lane == "uploads":
             self.staged.forget(self.outgoing.staging)

@@ -48,10 +48,13 @@ class Sender:
         api: The server.
         identities: What provisional ids stand for.
         staging: Where the files of artifacts are.
+        patient: Wait for what a provisional id of another process stands for, should nobody here know it yet: a network
+            file system may show it late.
     """
 
-    def __init__(self, api: MlflowApi, identities: Identities, staging: Staging) -> None:
+    def __init__(self, api: MlflowApi, identities: Identities, staging: Staging, *, patient: bool = True) -> None:
         self._api = api
+        self._patient = patient
         self._identities = identities
         self._staging = staging
         self._creator = Creator(api, identities)
@@ -78,6 +81,12 @@ class Sender:
                 # Where it is about something else, such as the model of one of many points, the rest may do well.
                 own = error.local_id == entity_of(request)
                 raise RefusedError(refusal, code="OWNER_REFUSED" if own else "") from None
+            if not self._patient and self._identities.get(error.local_id) is None:
+                raise RefusedError(
+                    f"{error.local_id} began in another spool, and nobody here knows what became of it. Sync that "
+                    f"spool, or put its files together with this one, then: mantik spool retry",
+                    code="OWNER_REFUSED" if error.local_id == entity_of(request) else "",
+                ) from None
             raise WaitingError(f"{error}, and another process holds what creates it") from None
         return []
 

@@ -8,6 +8,7 @@ the last position that was kept.
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mantik.delivery.spool import Lane, Outgoing
     from mantik.delivery.window import Request
 
-__all__ = ["NewerFormatError", "Shipper"]
+__all__ = ["STUBBORN_ATTEMPTS", "NewerFormatError", "Shipper"]
 
 _WINDOW_POINTS = 5000
 _WINDOW_BYTES = 8 * 1024 * 1024
@@ -39,7 +40,7 @@ _WINDOW_BYTES = 8 * 1024 * 1024
 _HOPELESS = frozenset({"RESOURCE_DOES_NOT_EXIST", "OWNER_REFUSED"})
 """Error codes that say the same of every part of a request."""
 
-_STUBBORN_ATTEMPTS = 10
+STUBBORN_ATTEMPTS = 10
 """A request that fails on a server that is well otherwise is taken for refused after so many attempts: over four
 minutes, with the pauses in between."""
 
@@ -81,7 +82,7 @@ class Shipper:
         self.refused: dict[str, int] = {}
         self._outgoing = outgoing
         self._lane = lane
-        self._sender = Sender(api, identities, outgoing.staging)
+        self._sender = Sender(api, identities, outgoing.staging, patient=tail != "closed")
         self._tail: Tail = tail
         self._keep = keep
         self._requests: deque[Request] = deque()
@@ -89,7 +90,7 @@ class Shipper:
         self._aside: dict[str, Counts] = {}
         self._uploaded: list[str] = []
         self._window_end = self.position
-        self._failures = 0
+        self.failures = 0
         self._suspects = 0
 
     def ship(self) -> bool:
@@ -106,23 +107,33 @@ class Shipper:
         self._send_window()
         if self._window_end == self.position:
             return False
-        try:
-            self._lane.cursor.store(self._window_end)
-        except OSError as error:
-            # On a full disk nothing could ever be deleted if that had to be written first. Should this process die,
-            # the older cursor has the next one begin with records that the server recognises.
-            if error.errno not in NO_ROOM:
-                raise
-        if not self._keep:
-            self._lane.cursor.remove_delivered(self._lane.journal, self._window_end)
-            for name in self._uploaded:
-                self._outgoing.staging.drop(name)
+        self._keep_position()
         self.position = self._window_end
         for entity, counts in self._window.items():
             self.settled.setdefault(entity, Counts()).add(counts)
             self.sent.setdefault(entity, Counts()).add(counts.minus(self._aside.get(entity, Counts())))
         self._window, self._aside, self._uploaded = {}, {}, []
         return True
+
+    def _keep_position(self) -> None:
+        """Store how far the journal was delivered, and delete what was."""
+        try:
+            self._lane.cursor.store(self._window_end)
+            stored = True
+        except OSError as error:
+            # On a full disk nothing could ever be deleted if that had to be written first. Should this process die,
+            # the older cursor has the next one begin with records that the server recognises.
+            if error.errno not in NO_ROOM:
+                raise
+            stored = False
+        if not self._keep:
+            self._lane.cursor.remove_delivered(self._lane.journal, self._window_end)
+            for name in self._uploaded:
+                self._outgoing.staging.drop(name)
+        if not stored:
+            # There may be room now; a file that is gone must not be looked for again.
+            with contextlib.suppress(OSError):
+                self._lane.cursor.store(self._window_end)
 
     def _split_first(self) -> None:
         parts = halves(self._requests[0])
@@ -148,7 +159,7 @@ class Shipper:
                     raise
                 parts = self._part(request, RefusedError(f"the platform fails on it ({error})", error.status))
                 stubborn = True
-            self._failures = 0
+            self.failures = 0
             # The parts of what failed so often are judged at once, so that what is sound among them is not held up.
             self._suspects = max(0, self._suspects - 1) + (len(parts) if stubborn or self._suspects else 0)
             # Parts take the place of the whole: what was done of it is not done again after an interruption.
@@ -210,8 +221,8 @@ class Shipper:
         """Tell whether a request fails for its own sake, and not because the server is unwell."""
         if error.status != _INTERNAL_ERROR:
             return False
-        self._failures += 1
-        return (self._failures >= _STUBBORN_ATTEMPTS or self._suspects > 0) and self._sender.is_well()
+        self.failures += 1
+        return (self.failures >= STUBBORN_ATTEMPTS or self._suspects > 0) and self._sender.is_well()
 
     def _set_aside(self, request: Request, error: RefusedError) -> None:
         if not isinstance(request, Batch):

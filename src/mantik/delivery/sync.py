@@ -7,6 +7,7 @@ journal, and whoever is interrupted leaves everything so that the next one goes 
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from mantik.delivery.ids import UnresolvedError
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.records import RunUpdate
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
-from mantik.delivery.shipper import NewerFormatError, Shipper
+from mantik.delivery.shipper import STUBBORN_ATTEMPTS, NewerFormatError, Shipper
 from mantik.delivery.spool import identities_of, outgoing_in, remove_halves, require_readable
 from mantik.exceptions import MantikError
 
@@ -37,6 +38,8 @@ __all__ = ["Report", "State", "Sync", "survey"]
 
 _logger = logging.getLogger(__name__)
 
+_INTERNAL_ERROR = 500
+_PAUSE_SECONDS = 1.0
 _LEFT_OPEN = "KILLED"
 """Status of a run whose process vanished: an exception or an ordinary end would have been recorded."""
 
@@ -195,9 +198,7 @@ class Sync:
         tail: Tail = "live" if state.live else "closed"
         # A process that goes on may still read its own artifacts.
         keep = self._keep or state.live
-        shippers = [
-            Shipper(outgoing, lane, api, self._identities, tail=tail, keep=keep) for lane in outgoing.lanes
-        ]
+        shippers = [Shipper(outgoing, lane, api, self._identities, tail=tail, keep=keep) for lane in outgoing.lanes]
         closed: list[str] = []
         newer: str | None = None
         try:
@@ -218,12 +219,18 @@ class Sync:
 
     def _drain(self, shipper: Shipper, outgoing: Outgoing) -> str | None:
         """Ship a lane as far as it can be read; tell why no further, if so."""
-        try:
-            while shipper.ship():
+        while True:
+            try:
+                if not shipper.ship():
+                    return None
                 self._shipped(outgoing)
-        except NewerFormatError as error:
-            return str(error)
-        return None
+            except NewerFormatError as error:
+                return str(error)
+            except UnavailableError as error:  # noqa: PERF203  # waits for the network, not for the interpreter
+                # A shipper sets aside what a server that is well fails on again and again.
+                if error.status != _INTERNAL_ERROR or shipper.failures >= STUBBORN_ATTEMPTS:
+                    raise
+                time.sleep(_PAUSE_SECONDS)
 
     def _clean_up(self, outgoing: Outgoing) -> None:
         if self._keep or outgoing.quarantine.count():

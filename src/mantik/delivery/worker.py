@@ -180,7 +180,7 @@ class Worker:
             except OSError as error:
                 failures += 1
                 self._pause(UnavailableError(f"the journal cannot be read or written: {error.strerror}"), failures)
-            except Exception as error:  # noqa: BLE001  # a thread that died would deliver nothing and say nothing
+            except Exception as error:  # a thread that died would deliver nothing and say nothing
                 failures += 1
                 _logger.debug("Delivery failed.", exc_info=True)
                 self._pause(UnavailableError(f"an error of mantik's own: {error!r}"), failures)

@@ -216,4 +216,5 @@ def _answers(outbox: Outbox) -> bool:
         return False
     finally:
         api.close()
+    outbox.down_until = 0.0
     return True
