@@ -12,7 +12,6 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.tracking._tracking_service.utils import _get_store
 
 import mantik
-from mantik.delivery.outbox import Outbox
 from mantik.delivery.registry import outbox_for
 from mantik.plugins.store import MantikStore
 from mantik.testing import FaultProxy, Refuse, wait_until
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mantik.delivery.outbox import Outbox
     from mantik.testing import Platform
 
 

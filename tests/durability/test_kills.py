@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .nursery import Child
 
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "3"))
 """How many processes of each kind are killed."""
 
 OPERATIONS = 70

@@ -110,6 +110,9 @@ class Creator:
         except RefusedError as error:
             self._identities.refuse(identity.local_id, f"the {identity.kind} cannot be created: {error}")
             raise
+        except (KeyError, TypeError, AttributeError) as error:
+            # JSON of somebody else's, such as a proxy's.
+            raise UnavailableError(f"the answer is not MLflow's ({error!r} in it)") from None
         self._identities.settle(identity.local_id, *found)
 
     def _let_settle(self, identity: Identity, asked_at: float | None) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mantik.delivery.receipt import receipt_of
 from mantik.delivery.records import RunUpdate
-from mantik.delivery.registry import all_outboxes, forget_all
+from mantik.delivery.registry import all_outboxes, forget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +57,11 @@ def true_status(status: str | None) -> str | None:
     if status not in {"FINISHED", "FAILED"}:
         return status
     if status == "FAILED":
-        handled = sys.exc_info()[0]
-        stopped = _reason.terminated or _is_interrupt(handled) or _is_interrupt(_reason.uncaught)
-        return "KILLED" if stopped else "FAILED"
+        handled = sys.exc_info()[1]
+        if _reason.terminated or isinstance(handled, KeyboardInterrupt) or _is_interrupt(_reason.uncaught):
+            return "KILLED"
+        # To leave a `with` block by sys.exit() or sys.exit(0) is no failure.
+        return "FINISHED" if isinstance(handled, SystemExit) and not handled.code else "FAILED"
     if not _reason.at_exit:
         # Somebody ended it on purpose.
         return status
@@ -102,11 +104,11 @@ def close_all(flush: Callable[[Outbox, float], bool] | None = None) -> None:
         flush: Waits for an outbox's delivery for a time in seconds, perhaps showing how it goes.
     """
     deadline: float | None = None
-    for outbox in all_outboxes():
+    # Twice, because another thread may have logged, into a new folder, while the first ones were closed.
+    for outbox in (one for _ in range(2) for one in all_outboxes()):
         if deadline is None:
             deadline = time.monotonic() + outbox.exit_timeout
         _close(outbox, max(0.0, deadline - time.monotonic()), flush)
-    forget_all()
 
 
 def _close(outbox: Outbox, timeout: float, flush: Callable[[Outbox, float], bool] | None) -> None:
@@ -114,9 +116,12 @@ def _close(outbox: Outbox, timeout: float, flush: Callable[[Outbox, float], bool
     try:
         if outbox.ships and timeout > 0 and flush is not None:
             flush(outbox, timeout)
+        # First, so that nobody writes into a journal that is closed.
+        forget(outbox)
         outbox.close(max(0.0, timeout - (time.monotonic() - started)) if outbox.ships else 0.0)
     except KeyboardInterrupt:
         # Whoever does not want to wait loses nothing: it waits on disk.
+        forget(outbox)
         outbox.close(0.0)
     if not outbox.is_quiet:
         _print(outbox)
@@ -174,7 +179,8 @@ def _end_runs(status: str) -> None:
     now = int(time.time() * 1000)
     for outbox in all_outboxes():
         for run_id in list(outbox.open_runs):
-            with contextlib.suppress(OSError):
+            # Strict tracking raises what cannot be recorded, and a signal handler is no place for that.
+            with contextlib.suppress(OSError, ValueError):
                 outbox.record_update(RunUpdate(run_id, status, now, None))
 
 

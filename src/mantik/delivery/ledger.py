@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "entity_of", "in_words", "size_in_words"]
 
-_OWNER = re.compile(r"/([^/]+)/artifacts(?:/|$)")
+_OWNER = re.compile(r"/((?:m-)?(?:local-)?[0-9a-f]{32}|tr-[0-9a-f]+)/artifacts(?:/|$)")
 _KINDS = ("metrics", "params", "tags", "changes", "artifacts", "size", "others")
 
 

@@ -11,7 +11,7 @@ from mantik.delivery.disabled import DisabledOutbox
 from mantik.delivery.outbox import Outbox
 from mantik.settings import Settings
 
-__all__ = ["all_outboxes", "choose_again", "forget_all", "outbox_for"]
+__all__ = ["all_outboxes", "choose_again", "forget", "outbox_for"]
 
 _logger = logging.getLogger(__name__)
 
@@ -44,9 +44,10 @@ def all_outboxes() -> list[Outbox]:
     return list(_outboxes.values())
 
 
-def forget_all() -> None:
-    """Let what is written from now on go into new folders: the present ones are closed."""
-    _outboxes.clear()
+def forget(outbox: Outbox) -> None:
+    """Let what is written from now on go into a new folder: this one is being closed."""
+    for key in [key for key, known in _outboxes.items() if known is outbox]:
+        del _outboxes[key]
     _choices.clear()
 
 

@@ -175,7 +175,8 @@ class MlflowApi:
         try:
             return self.call(method, path, content)
         except UnavailableError as error:
-            if error.code != _ENDPOINT_NOT_FOUND:
+            # MLflow 2 has a web page to say so.
+            if error.status != 404:  # noqa: PLR2004
                 raise
         # That may be a server that is just starting, or another one for a while. If what every MLflow server has is
         # there, it is the one.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -92,6 +93,7 @@ class Shipper:
         self._window_end = self.position
         self.failures = 0
         self._suspects = 0
+        self._kept_before: set[str] | None = None
 
     def ship(self) -> bool:
         """Deliver the next stretch of the journal; tell whether there was one.
@@ -241,8 +243,17 @@ class Shipper:
         self._refuse(reason, cut.run_id, _what(cut), cut.as_list())
 
     def _refuse(self, reason: str, entity: str, what: str, content: object) -> None:
-        self._outgoing.quarantine.add(reason, entity, what, content)
+        if self._kept_before is None:
+            kept = self._outgoing.quarantine.refusals()
+            self._kept_before = {_fingerprint(refusal.run_id, refusal.content) for refusal in kept}
+        # Whoever was interrupted between this and the cursor judges the same records again.
+        if _fingerprint(entity, content) not in self._kept_before:
+            self._outgoing.quarantine.add(reason, entity, what, content)
         self.refused[entity] = self.refused.get(entity, 0) + 1
+
+
+def _fingerprint(entity: str, content: object) -> str:
+    return json.dumps([entity, content])
 
 
 def _singles(batch: Batch) -> list[Batch]:

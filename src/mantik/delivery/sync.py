@@ -224,9 +224,9 @@ class Sync:
                 if not shipper.ship():
                     return None
                 self._shipped(outgoing)
-            except NewerFormatError as error:
+            except NewerFormatError as error:  # noqa: PERF203  # waits for the network, not for the interpreter
                 return str(error)
-            except UnavailableError as error:  # noqa: PERF203  # waits for the network, not for the interpreter
+            except UnavailableError as error:
                 # A shipper sets aside what a server that is well fails on again and again.
                 if error.status != _INTERNAL_ERROR or shipper.failures >= STUBBORN_ATTEMPTS:
                     raise

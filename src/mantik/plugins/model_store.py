@@ -90,7 +90,8 @@ class ModelStore(ExperimentStore):
         """Return a logged model as if everything that was recorded for it had arrived."""
         outbox = outbox_for(self._uri)
         if outbox is None:
-            return super().get_logged_model(model_id, allow_deleted)
+            # Not all of MLflow 3 can look among what was deleted.
+            return super().get_logged_model(model_id, **({"allow_deleted": True} if allow_deleted else {}))
         writes = outbox.overlay.writes(model_id)
         model = self._base_model(outbox, model_id)
         return model if writes is None else merged_model(model, writes)
@@ -141,6 +142,9 @@ class ModelStore(ExperimentStore):
             return super().search_logged_models(experiment_ids, filter_string, *args, **options)
         except MlflowException as error:
             outbox = outbox_for(self._uri)
+            if outbox is not None and error.error_code == "ENDPOINT_NOT_FOUND":
+                # A server of MLflow 2 has none; MLflow 3 asks for them wherever artifacts of a run are listed.
+                return PagedList([], None)
             name = _BY_NAME.fullmatch(filter_string or "")
             if outbox is None or name is None or error.error_code != "TEMPORARILY_UNAVAILABLE":
                 raise

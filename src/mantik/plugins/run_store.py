@@ -56,7 +56,6 @@ _KNOWN_RUNS = 1000
 _KNOWN_KEYS = 10_000
 _LARGEST = 2**63 - 1
 _OPEN_STATUSES = frozenset({"RUNNING", "SCHEDULED"})
-_ENDPOINT_NOT_FOUND = "ENDPOINT_NOT_FOUND"
 _HAS_LINKS = hasattr(Metric, "model_id")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
@@ -211,7 +210,12 @@ class RunStore(RestStore):
         if outbox is None:
             return super().get_metric_history(run_id, metric_key, max_results, page_token)
         if page_token or self._settle(outbox):
-            return super().get_metric_history(self._server_id(outbox, run_id), metric_key, max_results, page_token)
+            try:
+                return super().get_metric_history(self._server_id(outbox, run_id), metric_key, max_results, page_token)
+            except MlflowException:
+                # To log a model reads histories, and must not fail because the platform has gone a moment ago.
+                if page_token or outbox.strict or not outbox.is_down:
+                    raise
         # It could not all be delivered: what waits is added, on one page.
         try:
             waiting = [metric_of(item) for item in outbox.history.points(run_id, metric_key)]
@@ -288,10 +292,11 @@ class RunStore(RestStore):
         except RefusedError as error:
             raise rest_error(error) from None
         except UnavailableError as error:
-            if error.code == _ENDPOINT_NOT_FOUND and self._answers(outbox):
+            if error.status == 404 and self._answers(outbox):  # noqa: PLR2004
                 # An older server that lacks this alone: it is no outage, and delivery will put aside what it refuses.
                 if outbox.strict:
-                    raise rest_error(RefusedError(f"the platform's MLflow has no {path}", code=error.code)) from None
+                    message = f"the platform's MLflow has no {path}"
+                    raise rest_error(RefusedError(message, code="ENDPOINT_NOT_FOUND")) from None
                 return None, None
             self._note_down(outbox, error)
             return None, time.time() if error.unanswered else None
@@ -432,7 +437,12 @@ class RunStore(RestStore):
         points: list[Metric] = []
         token: str | None = None
         while True:
-            page = super().get_metric_history(server_id, metric_key, None, token)
+            try:
+                page = super().get_metric_history(server_id, metric_key, None, token)
+            except MlflowException:
+                if outbox.strict or not outbox.is_down:
+                    raise
+                return points
             points += page
             token = getattr(page, "token", None)
             if not token:

@@ -40,13 +40,14 @@ class MantikStore(ModelStore):
         uri: The tracking URI.
     """
 
-    def start_trace(self, trace_info: TraceInfo, *args: Any, **options: Any) -> TraceInfo:  # noqa: ANN401
+    def start_trace(self, *args: Any, **options: Any) -> TraceInfo:  # noqa: ANN401  # in MLflow 2 they are others
         """Record a trace."""
         outbox = outbox_for(self._uri)
         if outbox is None or not _traces_come_whole() or not takes_spans(outbox.uri):
             # MLflow 2 asks the server for the id of a trace, and nothing can be recorded without one. A server from
             # before spans may give a trace another id than MLflow 3 did.
-            return super().start_trace(trace_info, *args, **options)
+            return super().start_trace(*args, **options)
+        trace_info: TraceInfo = options["trace_info"] if "trace_info" in options else args[0]
         from mlflow.entities import Trace, TraceData
         from mlflow.entities import TraceInfo as Info
 
