@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Counts", "entity_of", "in_words", "size_in_words"]
 
-_OWNER = re.compile(r"/((?:m-)?(?:local-)?[0-9a-f]{32}|tr-[0-9a-f]+)/artifacts(?:/|$)")
+# The second one is for servers with ids of their own kind: an experiment's location may hold such a folder too.
+_OWNERS = (
+    re.compile(r"/((?:m-)?(?:local-)?[0-9a-f]{32}|tr-[0-9a-f]+)/artifacts(?:/|$)"),
+    re.compile(r"/([^/]+)/artifacts(?:/|$)"),
+)
 _KINDS = ("metrics", "params", "tags", "changes", "artifacts", "size", "others")
 
 
@@ -90,8 +94,8 @@ def entity_of(record: Record) -> str:
     if isinstance(record, Create):
         return record.local_id
     if isinstance(record, Artifact):
-        owner = _OWNER.search(record.uri)
-        return owner[1] if owner is not None else ""
+        owners = (found[1] for pattern in _OWNERS if (found := pattern.search(record.uri)) is not None)
+        return next(owners, "")
     return record.experiment_id if isinstance(record, Spans) else record.about
 
 
