@@ -295,6 +295,10 @@ def _claim(environment: Environment, settings: Settings) -> None:
         # Only at the first claim: later calls are to cost microseconds, and files are not read in those.
         for sentence in conflicting_files(urlsplit(environment.tracking_uri).hostname or "", settings.netrc):
             _say_once(f"{sentence} mlflow in this process is not affected; remove it if another client is refused.")
+        # Whoever made a trace before has made MLflow's tracing keep the store of that time.
+        reset_tracing = getattr(sys.modules.get("mlflow.tracing.provider"), "reset", None)
+        if reset_tracing is not None:
+            reset_tracing()
     _point_mlflow(environment.tracking_uri)
 
 

@@ -58,8 +58,7 @@ def main() -> int:
     outcomes = []
     for server in dict.fromkeys(server for _, server in chosen):
         with _platform(python_of(server)) as address:
-            for client in [client for client, other in chosen if other == server]:
-                outcomes.append(_outcome(client, server, address))
+            outcomes += [_outcome(client, server, address) for client, other in chosen if other == server]
     _show(outcomes)
     return int(not outcomes or any(outcome.failed for outcome in outcomes))
 

@@ -104,7 +104,8 @@ def login(pairing: Pairing) -> str:
         pairing.answer("logged-models/search", {"experiment_ids": ["0"]})
         has_models = True
     except UnexpectedAnswerError as error:
-        assert error.status == 404
+        if error.status != 404:
+            raise
         has_models = False
     pairing.lacks_models = hasattr(RestStore, "create_logged_model") and not has_models
     said = [text for text in pairing.warnings if "The platform runs MLflow" in text]
@@ -113,7 +114,7 @@ def login(pairing: Pairing) -> str:
     return " ".join(said)
 
 
-def writes(pairing: Pairing) -> None:
+def writes(pairing: Pairing) -> None:  # noqa: PLR0915  # one after the other, as a training does
     """Everything a training logs is there once."""
     import mlflow
     import numpy as np
@@ -224,7 +225,8 @@ def outage(pairing: Pairing) -> None:
     with mlflow.start_run(run_id=inner.info.run_id):
         mlflow.log_metric("again", 8.0)
     assert mantik.flush(30)
-    assert pairing.held.run(begun.run_id).metrics == {"inner": 7.0, "again": 8.0}
+    again = pairing.held.run(begun.run_id)
+    assert (again.status, again.metrics) == ("FINISHED", {"inner": 7.0, "again": 8.0})
 
 
 def resume(pairing: Pairing) -> None:

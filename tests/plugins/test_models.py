@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 
 import mantik
 from mantik.delivery.ids import is_provisional
-from mantik.testing import Delay, FaultProxy, Refuse
+from mantik.testing import Delay, FaultProxy, LoseAcknowledgement, Refuse, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,11 @@ def log_line(name: str, **options: Any) -> ModelInfo:  # noqa: ANN401  # MLflow'
     return mlflow.sklearn.log_model(
         model, name=name, pip_requirements=[], serialization_format="cloudpickle", **options
     )
+
+
+def notice() -> None:
+    """Ask the platform for something that can be answered without it, so that its absence is known."""
+    mlflow.get_experiment("0")
 
 
 def held_model(platform: Platform, name: str) -> LoggedModel:
@@ -131,6 +136,7 @@ def outputs_of(run_id: str) -> list[Any]:
 def test_a_model_that_fails_is_failed_on_the_platform(tracked: FaultProxy, mantik_platform: Platform) -> None:
     """A status other than ready arrives too, for a model that began without the platform and outside a run."""
     outage = tracked.fault(Refuse())
+    notice()
     model = mlflow.initialize_logged_model(name="failed", model_type="agent")
     mlflow.log_model_params({"temperature": "0.5"}, model_id=model.model_id)
     mlflow.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
@@ -147,8 +153,6 @@ def test_points_of_a_model_are_held_once_whatever_was_sent_twice(
     tracked: FaultProxy, mantik_platform: Platform
 ) -> None:
     """A batch with 150 metrics of a model is delivered whole when its acknowledgement is lost."""
-    from mantik.testing import LoseAcknowledgement
-
     client = mlflow.MlflowClient()
     with mlflow.start_run() as run:
         info = log_line("twice")
@@ -163,7 +167,7 @@ def test_points_of_a_model_are_held_once_whatever_was_sent_twice(
     assert held.run(run.info.run_id).tags["after"] == "the points"
     assert held_model(mantik_platform, "twice").metrics == {f"m{number}": number / 2 for number in range(150)}
     assert len(held.metric_history(run.info.run_id, "m77")) == 1
-    assert not mantik.receipt().quarantine
+    assert not mantik.receipt().refused
 
 
 def test_a_search_for_models_finds_the_one_logged_before_it(tracked: FaultProxy) -> None:
@@ -173,8 +177,8 @@ def test_a_search_for_models_finds_the_one_logged_before_it(tracked: FaultProxy)
         query = {"experiment_ids": ["0"], "filter_string": f"source_run_id = '{run.info.run_id}'"}
         found = mlflow.search_logged_models(**query, output_format="list")
         assert [model.model_id for model in found] == [info.model_id]
-        with (
-            tracked.fault(Refuse()),
-            pytest.raises(mlflow.MlflowException, match="SearchLoggedModels needs the platform"),
-        ):
+        tracked.fault(Refuse())
+        mlflow.log_metric("after", 1.0)
+        wait_until(lambda: mantik.receipt().problem, deadline=FINISH_SECONDS, what="the outage was noticed")
+        with pytest.raises(mlflow.MlflowException, match="SearchLoggedModels needs the platform"):
             mlflow.search_logged_models(**query, output_format="list")

@@ -21,8 +21,9 @@ FINISH_SECONDS = 30.0
 
 @pytest.fixture(autouse=True)
 def ended() -> Iterator[None]:
-    """Leave no run active, and no model chosen."""
+    """Leave no run active, no model chosen, and no tracing that remembers where it went."""
     yield
+    mlflow.tracing.reset()
     mlflow.end_run()
     mlflow.clear_active_model()
 
@@ -53,6 +54,8 @@ def spans_of(trace: Any) -> list[str]:  # noqa: ANN401  # JSON
 def test_a_trace_of_an_outage_arrives_whole(tracked: FaultProxy, mantik_platform: Platform) -> None:
     """Spans, inputs, outputs, tags and the provisional run of a trace are on the platform afterwards."""
     outage = tracked.fault(Refuse())
+    # Asked for something that can be answered without it, so that the absence is known.
+    mlflow.get_experiment("0")
     with mlflow.start_run() as run:
         trace_id = trace_something("away")
         mlflow.set_trace_tag(trace_id, "judged", "fine")
@@ -98,7 +101,24 @@ def test_a_trace_is_read_back_where_the_platform_is_there(tracked: FaultProxy) -
     found = mlflow.search_traces(locations=["0"], return_type="list")
     assert trace_id in [one.info.trace_id for one in found]
     tracked.fault(Refuse())
+    mlflow.get_experiment("0")
     with pytest.raises(mlflow.MlflowException, match="needs the platform"):
         mlflow.search_traces(locations=["0"], return_type="list")
     with pytest.raises(mlflow.MlflowException, match="needs the platform"):
         mlflow.MlflowClient().delete_traces("0", trace_ids=[trace_id])
+
+
+def test_traces_are_durable_from_the_claim_on(
+    mantik_environment: dict[str, str], mantik_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracing that was used before `init_tracking()` goes through the journal afterwards, and waits for nobody."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "mantik")
+    trace_something("before")
+    mantik.init_tracking()
+    mantik_proxy.fault(Refuse())
+    trace_something("after")
+    assert mantik.receipt().others.waiting.others
+    mantik_proxy.clear()
+    assert mantik.flush(FINISH_SECONDS)
+    mlflow.set_tracking_uri(None)

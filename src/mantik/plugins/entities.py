@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Experiment, Metric, Param, Run, RunData, RunInfo, RunStatus, RunTag
-from mlflow.protos.service_pb2 import CreateRun, GetExperiment, GetRun, LogInputs
+from mlflow.protos.service_pb2 import CreateRun, GetExperiment, GetMetricHistory, GetRun, LogInputs
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.proto_json_utils import parse_dict
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ __all__ = [
     "merged_run",
     "metric_of",
     "model_in",
+    "points_in",
     "provisional_experiment",
     "provisional_model",
     "provisional_run",
@@ -34,6 +36,13 @@ def run_in(content: dict[str, Any]) -> Run:
     answer = GetRun.Response()
     parse_dict(content, answer)
     return Run.from_proto(answer.run)
+
+
+def points_in(content: dict[str, Any]) -> PagedList[Metric]:
+    """Return the points of a metric in an answer of the server."""
+    answer = GetMetricHistory.Response()
+    parse_dict(content, answer)
+    return PagedList([Metric.from_proto(point) for point in answer.metrics], answer.next_page_token or None)
 
 
 def experiment_in(content: dict[str, Any]) -> Experiment:

@@ -30,7 +30,7 @@ from mantik.delivery.registry import outbox_for
 from mantik.delivery.requests import assumed_root
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.spool import outgoing_in
-from mantik.plugins.entities import merged_run, metric_of, provisional_run, run_in, stub_run
+from mantik.plugins.entities import merged_run, metric_of, points_in, provisional_run, run_in, stub_run
 from mantik.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,10 +46,13 @@ __all__ = ["ASK_TIMEOUT", "RunStore", "rest_error"]
 ASK_TIMEOUT = (5.0, 5.0)
 """Seconds to connect and to answer, for what training waits for."""
 
+_HISTORY_TIMEOUT = (5.0, 30.0)
+"""The same for the points of a metric, which may be many."""
+
 _SETTLE_SECONDS = 10.0
 """How long a read that only the server can answer waits for what was written before it."""
 
-_FRESH_SECONDS = 5.0
+_FRESH_SECONDS = 1.0
 """How long it is taken for granted that a server answers which has just answered."""
 
 _KNOWN_RUNS = 1000
@@ -211,11 +214,13 @@ class RunStore(RestStore):
             return super().get_metric_history(run_id, metric_key, max_results, page_token)
         if page_token or self._settle(outbox):
             try:
-                return super().get_metric_history(self._server_id(outbox, run_id), metric_key, max_results, page_token)
-            except MlflowException:
+                return self._points_page(outbox, run_id, metric_key, max_results, page_token)
+            except UnavailableError as error:
                 # To log a model reads histories, and must not fail because the platform has gone a moment ago.
-                if page_token or outbox.strict or not outbox.is_down:
-                    raise
+                if page_token or outbox.strict:
+                    raise MlflowException(
+                        f"The platform at {outbox.uri} cannot be asked: {error}.", error_code=TEMPORARILY_UNAVAILABLE
+                    ) from None
         # It could not all be delivered: what waits is added, on one page.
         try:
             waiting = [metric_of(item) for item in outbox.history.points(run_id, metric_key)]
@@ -431,22 +436,40 @@ class RunStore(RestStore):
             return any_id
 
     def _arrived_points(self, outbox: Outbox, run_id: str, metric_key: str) -> list[Metric]:
-        server_id = self._server_id(outbox, run_id)
-        if is_provisional(server_id):
+        if is_provisional(self._server_id(outbox, run_id)):
             return []
         points: list[Metric] = []
         token: str | None = None
         while True:
             try:
-                page = super().get_metric_history(server_id, metric_key, None, token)
-            except MlflowException:
-                if outbox.strict or not outbox.is_down:
-                    raise
+                page = self._points_page(outbox, run_id, metric_key, None, token)
+            except UnavailableError:
                 return points
             points += page
-            token = getattr(page, "token", None)
+            token = page.token
             if not token:
                 return points
+
+    def _points_page(
+        self, outbox: Outbox, run_id: str, metric_key: str, max_results: int | None, token: str | None
+    ) -> PagedList[Metric]:
+        """Ask the server for points, once: MLflow itself would try for minutes, and training waits for this.
+
+        Raises:
+            RestException: The server refused.
+            UnavailableError: It cannot be asked now.
+        """
+        query = {"run_id": self._server_id(outbox, run_id), "metric_key": metric_key}
+        query |= {"max_results": str(max_results)} if max_results is not None else {}
+        query |= {"page_token": token} if token else {}
+        try:
+            content = self._api(outbox).call("GET", "metrics/get-history", query, timeout=_HISTORY_TIMEOUT)
+        except RefusedError as error:
+            raise rest_error(error) from None
+        except UnavailableError:
+            outbox.note_down()
+            raise
+        return points_in(content)
 
     def _base_run(self, outbox: Outbox, run_id: str) -> Run:
         """Return a run as the server has it, or as it was last seen where the server cannot be asked.
