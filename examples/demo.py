@@ -40,6 +40,7 @@ def main() -> int:
                 console.print(f"[red]The training failed:[/red]\n{training.stdout}", markup=True)
                 return 1
             _show(console, platform)
+            _show_receipt(console, training.stdout)
             if sys.stdout.isatty():
                 _wait(console, platform)
             else:
@@ -94,6 +95,13 @@ def _show(console: Console, platform: Platform) -> None:
     console.print(Panel(table, title="Tracked by mantik", title_align="left", expand=False))
     link = f"{platform.url}/#/experiments/{experiment.experiment_id}/runs/{run.run_id}"
     console.print("Open", Text(link, style="cyan"), soft_wrap=True)
+
+
+def _show_receipt(console: Console, printed: str) -> None:
+    """Print what the training itself said at its end: what was sent, and that nothing waits."""
+    console.print("The training's receipt:", style="dim")
+    receipt = printed[printed.find("mantik: ") :].strip()
+    console.print(Text(receipt), soft_wrap=True)
 
 
 def _wait(console: Console, platform: Platform) -> None:

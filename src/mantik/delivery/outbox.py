@@ -133,6 +133,11 @@ class Outbox:
         return self._points.worker.problem
 
     @property
+    def why_down(self) -> str:
+        """Why the platform cannot be asked, for an error that says so."""
+        return self.problem or ("it did not answer a moment ago" if self.ships else "MANTIK_MODE is offline")
+
+    @property
     def is_down(self) -> bool:
         """Whether the platform is known to be out of reach, so that there is no point in asking it."""
         if self.strict and self.ships:

@@ -45,7 +45,7 @@ class MantikRegistry(RestStore):
             if not self._answers(outbox):
                 raise MlflowException(
                     f"{name} needs the platform at {outbox.uri}, which cannot be asked now "
-                    f"({outbox.problem or 'it did not answer a moment ago'}). What was logged is not affected: "
+                    f"({outbox.why_down}). What was logged is not affected: "
                     f"register the model when it has arrived there.",
                     error_code=TEMPORARILY_UNAVAILABLE,
                 )

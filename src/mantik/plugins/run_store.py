@@ -245,7 +245,7 @@ class RunStore(RestStore):
         if (outbox.is_down or not fresh) and not self._answers(outbox):
             raise MlflowException(
                 f"{name} needs the platform at {outbox.uri}, which cannot be asked now "
-                f"({outbox.problem or 'it did not answer a moment ago'}). What was logged is not affected.",
+                f"({outbox.why_down}). What was logged is not affected.",
                 error_code=TEMPORARILY_UNAVAILABLE,
             )
         translate = outbox.identities.translate
