@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture check bench docs server clean
+.PHONY: help demo test torture matrix check bench docs server clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ test: $(VENV)/.ready-dev  ## run the test suite
 
 torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, look for what is missing or twice
 	KILLS=200 $(BIN)/python -m pytest -q tests/durability/test_kills.py
+
+matrix: $(VENV)/.ready-dev  ## track between versions of MLflow: older clients, older servers
+	$(BIN)/python -m tests.matrix
 
 check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
 	$(BIN)/ruff check .

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mantik.delivery.budget import Budget, Losses, size_of
+from mantik.delivery.budget import Budget, Losses
+from mantik.delivery.disk import size_of
 from mantik.delivery.records import Artifact, Batch, Call, RunUpdate
 
 if TYPE_CHECKING:

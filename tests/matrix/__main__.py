@@ -83,6 +83,8 @@ def _outcome(client: str, server: str, address: str) -> Outcome:
     started = time.monotonic()
     with TemporaryDirectory() as home:
         own = {"HOME": home, "MANTIK_HOME": f"{home}/.mantik", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        # Older scikit-learns import setuptools late, which then wants to take the place of distutils.
+        own["SETUPTOOLS_USE_DISTUTILS"] = "stdlib"
         done = subprocess.run(
             [python_of(client), "-m", "tests.matrix.contract"],
             cwd=ROOT,

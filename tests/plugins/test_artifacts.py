@@ -30,7 +30,6 @@ NAMES = [
     "größe-日本.txt",
     "100%.txt",
     "a+b.txt",
-    "#1.txt",
     "q&a=1.txt",
     "semi;colon.txt",
 ]
@@ -137,6 +136,20 @@ def test_a_file_that_is_not_there_is_the_users_own_error(run_id: str, tmp_path: 
     with pytest.raises(mlflow.MlflowException, match="Invalid artifact path"):
         mlflow.log_artifact(str(write(tmp_path, "a.txt", "")), "../elsewhere")
     assert list_artifacts(run_id=run_id) == []
+
+
+def test_a_name_that_the_platform_refuses_is_kept_with_its_reason(
+    tracked: FaultProxy, mantik_platform: Platform, run_id: str
+) -> None:
+    """MLflow's server takes no `#` in a path: that file stays here, the receipt says why, and the others arrive."""
+    mlflow.log_text("refused", "#1.txt")
+    mlflow.log_text("taken", "1.txt")
+    assert mantik.flush(FINISH_SECONDS)
+    receipt = mantik.receipt()
+    assert receipt.refused == 1
+    assert receipt.refusals[0].what.endswith("/#1.txt")
+    assert receipt.refusals[0].reason == "Invalid path"
+    assert mantik_platform.read_back.artifacts(run_id) == ["1.txt"]
 
 
 def test_a_slow_upload_delays_no_point(tracked: FaultProxy, mantik_platform: Platform, run_id: str) -> None:

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mantik.delivery.ledger import in_words
+from mantik.delivery.ledger import in_words, size_in_words
 from mantik.delivery.sync import Sync, survey
 from mantik.settings import Settings
 
@@ -70,13 +70,15 @@ def _once(settings: Settings, runs: tuple[str, ...], *, watch: bool, as_json: bo
         tasks = {}
         for state in survey(settings, runs):
             if state.waiting:
-                tasks[state.outgoing.path] = progress.add_task(state.outgoing.path.name, total=state.waiting)
+                total = state.waiting + state.files
+                tasks[state.outgoing.path] = progress.add_task(state.outgoing.path.name, total=total)
 
         def shipped(outgoing: Outgoing) -> None:
             task = tasks.get(outgoing.path)
             if task is not None:
                 total = progress.tasks[task].total or 0
-                progress.update(task, completed=total - sum(lane.waiting() for lane in outgoing.lanes))
+                left = sum(lane.waiting() for lane in outgoing.lanes) + outgoing.staging.size()
+                progress.update(task, completed=max(0, total - left))
 
         for report in Sync(settings, runs, keep=keep, follow=watch, shipped=shipped).once():
             if watch and report.problem is None and not report.sent.total and not report.closed:
@@ -96,6 +98,7 @@ def state_of(state: State) -> dict[str, object]:
         "user": state.owner.username if state.owner else None,
         "live": state.live,
         "waiting_bytes": state.waiting,
+        "waiting_file_bytes": state.files,
         "refused": state.refused,
         "problem": state.problem,
     }
@@ -112,7 +115,8 @@ def line_of(state: State) -> str:
     else:
         doing = "is running and sends by itself"
     refused = f", {state.refused} refused" if state.refused else ""
-    waits = state.problem or f"{state.waiting:,} bytes wait"
+    files = f" and {size_in_words(state.files)} of files" if state.files else ""
+    waits = state.problem or f"{state.waiting:,} bytes{files} wait"
     return f"{who}: {doing}; {waits}{refused}"
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from mantik.delivery.disk import size_of
 from mantik.delivery.ledger import Counts
 from mantik.delivery.spool import outgoing_in
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from mantik.delivery.records import Record
 
-__all__ = ["Budget", "Losses", "size_of", "usage_of"]
+__all__ = ["Budget", "Losses", "usage_of"]
 
 _logger = logging.getLogger(__name__)
 
@@ -95,14 +94,3 @@ class Losses:
 def usage_of(spool: Path) -> int:
     """Return the bytes that mantik takes in a spool; what else lies there is not looked at."""
     return size_of(spool / "ids") + sum(size_of(outgoing.path) for outgoing in outgoing_in(spool))
-
-
-def size_of(folder: Path) -> int:
-    """Return the bytes of all files in a folder."""
-    total = 0
-    for root, _, files in os.walk(folder):
-        for name in files:
-            # Delivered and removed meanwhile.
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118  # many files, called often
-    return total

@@ -47,6 +47,11 @@ class DisabledOutbox(Outbox):
         return True
 
     @property
+    def is_disabled(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def problem(self) -> str | None:
         """Why nothing is delivered."""
         return "tracking is disabled"

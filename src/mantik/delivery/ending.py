@@ -165,7 +165,7 @@ def _on_sigterm(previous: Any) -> Callable[[int, FrameType | None], None]:  # no
             previous(number, frame)
             return
         for outbox in all_outboxes():
-            outbox.flush(min(_SIGNAL_SECONDS, outbox.exit_timeout), give_up_when_down=True)
+            outbox.close(min(_SIGNAL_SECONDS, outbox.exit_timeout), give_up_when_down=True)
             if not outbox.is_quiet:
                 _print(outbox)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -123,6 +123,11 @@ class Outbox:
         return not self.runs and not self.losses.counts.total
 
     @property
+    def is_disabled(self) -> bool:
+        """Whether nothing is kept and nothing is sent."""
+        return False
+
+    @property
     def has_work(self) -> bool:
         """Whether something was recorded that is not known to be on the server."""
         return any(line.worker.has_work for line in self._lines())

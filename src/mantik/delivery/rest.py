@@ -200,7 +200,8 @@ class MlflowApi:
         answer = self._answer("PUT", address, _TIMEOUT, data=content)
         if answer.ok and not answer.content.strip():
             return
-        if answer.status_code == 400 and "json" in answer.headers.get("Content-Type", ""):  # noqa: PLR2004
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        if answer.status_code == 400 and is_json and '"error_code"' not in answer.text:  # noqa: PLR2004
             # FastAPI's own way to say no, without MLflow's error code.
             raise RefusedError(f"the platform refuses the path or the file: {answer.text[:500]}", 400)
         # An older server answers with an object, a sign-in page of the network with anything else.

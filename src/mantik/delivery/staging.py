@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from mantik.auth.cache import make_private
+from mantik.delivery.disk import size_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +65,10 @@ class Staging:
     def path(self, name: str) -> Path:
         """Return where a staged file is."""
         return self._folder / name
+
+    def size(self) -> int:
+        """Return the bytes of all files that are here."""
+        return size_of(self._folder)
 
     def sync(self) -> None:
         """Make everything that was taken before this call survive the death of the node.

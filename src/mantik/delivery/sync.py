@@ -52,7 +52,8 @@ class State:
         outgoing: The folder.
         owner: Who writes it; None if that cannot be told.
         live: Whether the writer may still be at work.
-        waiting: Bytes of records and files that were not delivered.
+        waiting: Bytes of records that were not delivered.
+        files: Bytes of the files that wait with them.
         refused: How many records were refused.
         problem: Why nothing of the folder can be sent by this user with this version of mantik, if so.
     """
@@ -63,6 +64,7 @@ class State:
     waiting: int
     refused: int
     problem: str | None = None
+    files: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,11 @@ def survey(settings: Settings, runs: Sequence[str] = ()) -> Iterator[State]:
             if runs and not _speaks_of(outgoing, runs, identities):
                 continue
             waiting = sum(lane.waiting() for lane in outgoing.lanes)
+            files = outgoing.staging.size() if outgoing.uploads.waiting() else 0
         except OSError as error:
             yield State(outgoing, owner, live, 0, 0, f"it cannot be read: {error.strerror}")
         else:
-            yield State(outgoing, owner, live, waiting, outgoing.quarantine.count(), outgoing.problem())
+            yield State(outgoing, owner, live, waiting, outgoing.quarantine.count(), outgoing.problem(), files)
 
 
 class Sync:
