@@ -48,6 +48,15 @@ MOMENTS = frozenset(
 RANDOM = frozenset({"span_id", "parent_span_id", "trace_id", "mlflow.traceRequestId"})
 """Fields that hold what OpenTelemetry made up; which span is whose child is compared beside them."""
 
+SIZES = frozenset({"mlflow.trace.sizeBytes", "mlflow.trace.sizeStats"})
+"""Fields that hold how large something with ids in it is: the length of ids differs."""
+
+_WORDS = {
+    **dict.fromkeys(MOMENTS, "<moment>"),
+    **dict.fromkeys(RANDOM, "<random>"),
+    **dict.fromkeys(SIZES, "<size>"),
+}
+
 OPERATION = "mantik.op_id"
 """A tag whose value differs for each run and model."""
 
@@ -60,7 +69,6 @@ _MOMENT_TEXTS = (
     re.compile(r"(?<=timestamp[+%])\d+[+%][0-9a-f-]{36}"),
 )
 _MODEL_SIZE = re.compile(r"model_size_bytes: \d+|\"model_size_bytes\": \d+")
-_TRACE_SIZES = frozenset({"mlflow.trace.sizeBytes", "mlflow.trace.sizeStats"})
 _ZIP_MOMENT = re.compile(rb'"date_saved": "[^"]*"|"shared_object_id": \d+')
 _ZIP_RANDOM = "/.data/serialization_id"
 """Derived by torch from the content, with the paths in it."""
@@ -96,7 +104,6 @@ class Holding:
     files: dict[str, Any] = field(default_factory=dict)
     traces: dict[str, Any] = field(default_factory=dict)
     moments: list[int] = field(default_factory=list)
-    raw_texts: list[str] = field(default_factory=list)
 
 
 def holding_of(platform: Platform, experiment: str) -> Holding:
@@ -268,19 +275,13 @@ class _Reader:
         if isinstance(value, list):
             items = [self._plain(item) for item in value]
             return sorted(items, key=_order) if all(isinstance(item, dict) for item in items) else items
-        if key in MOMENTS and value:
-            return "<moment>"
-        if key in RANDOM and value:
-            return "<random>"
-        if key in _TRACE_SIZES:
-            # With ids in it, whose length differs.
-            return "<size>"
-        if key in {"experiment_id", "experimentId"} and value == self._experiment.experiment_id:
+        if value and key in _WORDS:
+            return _WORDS[key]
+        if key == "experiment_id" and value == self._experiment.experiment_id:
             return "<experiment>"
         return self._text(value) if isinstance(value, str) else value
 
     def _text(self, text: str) -> str:
-        self._held.raw_texts.append(text)
         for word, label in self._words.items():
             text = text.replace(word, label)
         text = re.sub(

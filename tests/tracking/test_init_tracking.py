@@ -41,7 +41,7 @@ def mlflow_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_called_again_it_sends_nothing_and_changes_nothing(
     mantik_environment: dict[str, str], mantik_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first call logs in; a hundred more send no request, return the same and write no variable."""
+    """The first call logs in and asks for the version; a hundred more send and write nothing and return the same."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mantik_proxy.url)
     first = mantik.init_tracking()
     asked = len(mantik_proxy.requests)
@@ -52,7 +52,8 @@ def test_called_again_it_sends_nothing_and_changes_nothing(
     with monkeypatch.context() as watched:
         watched.setattr(os, "putenv", refuse)
         assert [mantik.init_tracking() for _ in range(100)] == [first] * 100
-    assert asked == len(mantik_proxy.requests) == 1
+    assert asked == len(mantik_proxy.requests) == 2
+    assert [request.path for request in mantik_proxy.requests] == ["/api/mantik/tokens/create", "/version"]
 
 
 def test_the_environment_for_mlflow_is_set(mantik_platform: Platform, mantik_environment: dict[str, str]) -> None:
@@ -197,7 +198,7 @@ def test_in_a_compute_job_the_given_token_is_used(
     mantik_proxy: FaultProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A token and no user name: nobody logs in, nothing but MLflow's own requests is sent, and the user is known."""
+    """A token and no user name: nobody logs in, nothing but MLflow's version is asked for, and the user is known."""
     token = mantik.init_tracking().token
     for name in [name for name in os.environ if name.startswith(("MANTIK_", "MLFLOW_")) and name != "MANTIK_HOME"]:
         monkeypatch.delenv(name)
@@ -205,7 +206,7 @@ def test_in_a_compute_job_the_given_token_is_used(
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
     environment = mantik.init_tracking()
     assert (environment.token, environment.username) == (token, mantik_platform.username)
-    assert mantik_proxy.requests == []
+    assert [request.path for request in mantik_proxy.requests] == ["/version"]
     # Nobody can log in there, so no user name is passed on that would say so.
     assert "MANTIK_USERNAME" not in environment.to_dict()
     with mlflow.start_run() as run:

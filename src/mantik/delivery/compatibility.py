@@ -17,7 +17,7 @@ import requests
 if TYPE_CHECKING:
     from mantik.auth.bearer import BearerAuth
 
-__all__ = ["client_version", "learn", "shortcomings", "takes_spans", "version_in"]
+__all__ = ["client_version", "gives_spans", "learn", "shortcomings", "takes_spans", "version_in"]
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ _MODELS_SINCE = (3, 0)
 
 _SPANS_SINCE = (3, 4)
 """The first server that takes spans (MLflow, `store/tracking/rest_store.py`)."""
+
+_SPANS_READ_SINCE = (3, 6)
+"""The first server from which spans are read as well; before, they are read from an artifact of the trace alone."""
 
 _SECONDS = 3.0
 """How long the beginning of a training may wait for the platform's version."""
@@ -96,9 +99,13 @@ def learn(uri: str, auth: BearerAuth) -> None:
 
 
 def takes_spans(uri: str) -> bool:
-    """Tell whether the platform takes spans of traces, as far as that is known here."""
-    server = _numbers(_servers.get(uri))
-    return server is None or server >= _SPANS_SINCE
+    """Tell whether the platform takes spans of traces; yes where its version is not known."""
+    return _is_from(uri, _SPANS_SINCE)
+
+
+def gives_spans(uri: str) -> bool:
+    """Tell whether spans are read from where the platform takes them; yes where its version is not known."""
+    return _is_from(uri, _SPANS_READ_SINCE)
 
 
 def _ask(uri: str, auth: BearerAuth) -> None:
@@ -113,6 +120,11 @@ def _ask(uri: str, auth: BearerAuth) -> None:
     _servers[uri] = version_in(answer)
     for sentence in shortcomings(client_version(), _servers[uri]):
         _logger.warning(sentence)
+
+
+def _is_from(uri: str, oldest: tuple[int, int]) -> bool:
+    server = _numbers(_servers.get(uri))
+    return server is None or server >= oldest
 
 
 def _numbers(text: str | None) -> tuple[int, int] | None:

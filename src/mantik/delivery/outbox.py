@@ -19,7 +19,7 @@ from mantik.delivery.journal import JournalWriter
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.overlay import Overlay
 from mantik.delivery.records import Artifact, Batch, Call, Create, RunUpdate, Spans, encode, encode_batch, encode_points
-from mantik.delivery.rest import MlflowApi
+from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.shipper import Shipper
 from mantik.delivery.spool import Outgoing, Owner, identities_of
 from mantik.delivery.staged import StagedFiles
@@ -155,6 +155,24 @@ class Outbox:
             or self._points.worker.problem is not None
         )
 
+    def answers(self) -> bool:
+        """Ask the platform whether it is there; tell whether it answers, within 5 s to connect and 5 s to speak."""
+        if not self.ships:
+            return False
+        api = MlflowApi(self.uri, self.auth)
+        try:
+            api.call("POST", "experiments/search", {"max_results": 1}, timeout=(5.0, 5.0))
+        except UnavailableError:
+            self.note_down()
+            return False
+        except RefusedError:
+            # Even so it answers.
+            pass
+        finally:
+            api.close()
+        self.down_until = 0.0
+        return True
+
     def note_down(self) -> None:
         """Remember for half a minute that the platform did not answer."""
         self.down_until = time.monotonic() + 30.0
@@ -282,11 +300,18 @@ class Outbox:
 
     def note_closed(self, run_id: str) -> None:
         """Forget that this process has a run open."""
-        self.open_runs.pop(run_id, None)
-        try:
-            self.outgoing.close_run(run_id)
-        except OSError as error:
-            _logger.debug("The run %s cannot be noted as closed: %s", run_id, error)
+        # A run that goes on under its provisional id is ended under the server's.
+        for known in {run_id, *(other for other in list(self.open_runs) if self._is_same(other, run_id))}:
+            self.open_runs.pop(known, None)
+            self._facts(known).status = self._facts(run_id).status
+            try:
+                self.outgoing.close_run(known)
+            except OSError as error:
+                _logger.debug("The run %s cannot be noted as closed: %s", known, error)
+
+    def _is_same(self, local_id: str, run_id: str) -> bool:
+        identity = self.identities.get(local_id) if is_provisional(local_id) else None
+        return identity is not None and identity.server_id == run_id
 
     def flush(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
         """Wait until everything that was recorded is on the server; tell whether it is.

@@ -20,13 +20,13 @@ from mlflow.utils.file_utils import relative_path_to_artifact_path
 from mantik.delivery.ids import UnresolvedError
 from mantik.delivery.registry import outbox_for
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
+from mantik.plugins.asking import SETTLE_SECONDS
 
 if TYPE_CHECKING:
     from mantik.delivery.outbox import Outbox
 
 __all__ = ["MantikArtifacts", "repository_for"]
 
-_SETTLE_SECONDS = 10.0
 _ASK_TIMEOUT = (5.0, 5.0)
 _ASSUMED = "mlflow-artifacts:/mantik-run/"
 
@@ -109,8 +109,8 @@ class MantikArtifacts(MlflowArtifactsRepository):
         """Delete artifacts on the platform, after what was logged before has arrived there."""
         outbox = outbox_for(self._claimed)
         if outbox is not None:
-            outbox.flush(_SETTLE_SECONDS, give_up_when_down=True)
-            if not _answers(outbox):
+            outbox.flush(SETTLE_SECONDS, give_up_when_down=True)
+            if not outbox.answers():
                 raise MlflowException(
                     f"Deleting artifacts needs the platform at {outbox.uri}, which cannot be asked now.",
                     error_code=TEMPORARILY_UNAVAILABLE,
@@ -136,7 +136,7 @@ class MantikArtifacts(MlflowArtifactsRepository):
             else:
                 return
         # Asked first with a short time limit: MLflow's own request would try for minutes.
-        stock = self._on_server(outbox) if _answers(outbox) else None
+        stock = self._on_server(outbox) if outbox.answers() else None
         if stock is None:
             raise MlflowException(
                 f"The artifact {remote_file_path} is not here, and the platform at {outbox.uri} cannot be asked.",
@@ -202,19 +202,3 @@ class MantikArtifacts(MlflowArtifactsRepository):
             return ""
         finally:
             api.close()
-
-
-def _answers(outbox: Outbox) -> bool:
-    """Tell whether the platform can be asked now."""
-    if not outbox.ships:
-        return False
-    api = MlflowApi(outbox.uri, outbox.auth)
-    try:
-        api.call("POST", "experiments/search", {"max_results": 1}, timeout=_ASK_TIMEOUT)
-    except (RefusedError, UnavailableError):
-        outbox.note_down()
-        return False
-    finally:
-        api.close()
-    outbox.down_until = 0.0
-    return True

@@ -30,6 +30,7 @@ from mantik.delivery.registry import outbox_for
 from mantik.delivery.requests import assumed_root
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.spool import outgoing_in
+from mantik.plugins.asking import SETTLE_SECONDS, prepared
 from mantik.plugins.entities import merged_run, metric_of, points_in, provisional_run, run_in, stub_run
 from mantik.settings import Settings
 
@@ -48,12 +49,6 @@ ASK_TIMEOUT = (5.0, 5.0)
 
 _HISTORY_TIMEOUT = (5.0, 30.0)
 """The same for the points of a metric, which may be many."""
-
-_SETTLE_SECONDS = 10.0
-"""How long a read that only the server can answer waits for what was written before it."""
-
-_FRESH_SECONDS = 1.0
-"""How long it is taken for granted that a server answers which has just answered."""
 
 _KNOWN_RUNS = 1000
 _KNOWN_KEYS = 10_000
@@ -79,7 +74,6 @@ class RunStore(RestStore):
         self._sound_keys: dict[str, str] = {}
         self._plain_ids: set[str] = set()
         self._restored: set[str] = set()
-        self._answered_at = float("-inf")
 
     # What training writes.
 
@@ -236,49 +230,12 @@ class RunStore(RestStore):
     def _call_endpoint(self, api: Any, json_body: str | None = None, *args: Any, **options: Any) -> Any:  # noqa: ANN401
         """Ask the server, after what was written here has arrived, and say at once if it cannot be reached."""
         outbox = outbox_for(self._uri)
-        if outbox is None:
-            return super()._call_endpoint(api, json_body, *args, **options)
-        if outbox.is_disabled:
+        if outbox is not None and outbox.is_disabled:
             # Found is nothing, and done is nothing.
             return options.get("response_proto") or api.Response()
-        self._settle(outbox)
-        name = api.DESCRIPTOR.name
-        # Asked with a short time limit: MLflow itself would try for minutes where nobody answers.
-        fresh = time.monotonic() - self._answered_at < _FRESH_SECONDS
-        if (outbox.is_down or not fresh) and not self._answers(outbox):
-            raise MlflowException(
-                f"{name} needs the platform at {outbox.uri}, which cannot be asked now "
-                f"({outbox.why_down}). What was logged is not affected.",
-                error_code=TEMPORARILY_UNAVAILABLE,
-            )
-        translate = outbox.identities.translate
-        try:
-            if json_body:
-                json_body = translate(json_body)
-            if options.get("endpoint"):
-                options["endpoint"] = translate(options["endpoint"])
-        except UnresolvedError as error:
-            raise MlflowException(
-                f"{name} needs {error.local_id} to be on the platform, and it is not there yet.",
-                error_code=TEMPORARILY_UNAVAILABLE,
-            ) from None
+        if outbox is not None:
+            json_body, options = prepared(outbox, api.DESCRIPTOR.name, json_body, options)
         return super()._call_endpoint(api, json_body, *args, **options)
-
-    def _answers(self, outbox: Outbox) -> bool:
-        """Tell whether a server that seemed to be out of reach answers after all."""
-        if not outbox.ships:
-            return False
-        try:
-            self._api(outbox).call("POST", "experiments/search", {"max_results": 1}, timeout=ASK_TIMEOUT)
-        except UnavailableError:
-            outbox.note_down()
-            return False
-        except RefusedError:
-            # Even so it answers.
-            pass
-        outbox.down_until = 0.0
-        self._answered_at = time.monotonic()
-        return True
 
     def _ask(self, outbox: Outbox, path: str, body: dict[str, Any]) -> tuple[dict[str, Any] | None, float | None]:
         """Ask the server to create something, where it is there and has what the request speaks of.
@@ -300,7 +257,7 @@ class RunStore(RestStore):
         except RefusedError as error:
             raise rest_error(error) from None
         except UnavailableError as error:
-            if error.status == 404 and self._answers(outbox):  # noqa: PLR2004
+            if error.status == 404 and outbox.answers():  # noqa: PLR2004
                 # An older server that lacks this alone: it is no outage, and delivery will put aside what it refuses.
                 if outbox.strict:
                     message = f"the platform's MLflow has no {path}"
@@ -430,7 +387,7 @@ class RunStore(RestStore):
 
     def _settle(self, outbox: Outbox) -> bool:
         """Wait until what was written is on the server; tell whether it is."""
-        return outbox.flush(_SETTLE_SECONDS, give_up_when_down=True)
+        return outbox.flush(SETTLE_SECONDS, give_up_when_down=True)
 
     def _server_id(self, outbox: Outbox, any_id: str) -> str:
         try:

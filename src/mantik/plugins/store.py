@@ -15,7 +15,7 @@ from mlflow.protos import service_pb2
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.proto_json_utils import message_to_json
 
-from mantik.delivery.compatibility import takes_spans
+from mantik.delivery.compatibility import gives_spans, takes_spans
 from mantik.delivery.records import Call
 from mantik.delivery.registry import outbox_for
 from mantik.plugins.model_store import ModelStore
@@ -55,14 +55,11 @@ class MantikStore(ModelStore):
         outbox.record_call(Call("trace", trace_info.trace_id, json.loads(message_to_json(message))))
         answer = Info.from_proto(message.trace.trace_info)
         root = self._experiment_root(outbox, str(trace_info.experiment_id))
-        # What the server would add: where the spans are, so that nobody uploads them as an artifact, and where
-        # attachments go.
-        answer.tags.update(
-            {
-                "mlflow.trace.spansLocation": "TRACKING_STORE",
-                "mlflow.artifactLocation": f"{root}/traces/{trace_info.trace_id}/artifacts",
-            }
-        )
+        # What the server would add: where attachments go, and where the spans are, so that nobody uploads them as an
+        # artifact too.
+        answer.tags["mlflow.artifactLocation"] = f"{root}/traces/{trace_info.trace_id}/artifacts"
+        if gives_spans(outbox.uri):
+            answer.tags["mlflow.trace.spansLocation"] = "TRACKING_STORE"
         return answer
 
     def log_spans(self, location: str, spans: list[Span], *args: Any, **options: Any) -> list[Span]:  # noqa: ANN401
