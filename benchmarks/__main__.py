@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.figures import Figure
 
 ROUNDS = 15
+SOME_ROUNDS = 9
 FEW_ROUNDS = 3
 PEERS = Path(os.environ.get("PEERS_PYTHON", ".venv-peers/bin/python"))
 

@@ -227,6 +227,8 @@ def outage(pairing: Pairing) -> None:
     assert mantik.flush(30)
     again = pairing.held.run(begun.run_id)
     assert (again.status, again.metrics) == ("FINISHED", {"inner": 7.0, "again": 8.0})
+    # Ended under the id that the platform gave it: nobody may take it for open any more.
+    assert "RUNNING" not in str(mantik.receipt())
 
 
 def resume(pairing: Pairing) -> None:

@@ -143,6 +143,23 @@ def test_artifacts_of_a_run_can_be_listed_on_a_platform_without_models(proxy: Fa
     assert [item.path for item in found] == ["folder/kept.txt"]
 
 
+@pytest.mark.parametrize(("version", "files"), [("3.5.1", ["traces.json"]), ("3.6.0", [])])
+def test_spans_are_an_artifact_too_where_they_are_read_from_there_alone(
+    version: str, files: list[str], proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server takes spans before it gives them back: until then they are uploaded as well, as MLflow does it."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+    proxy.fault(Status(200, version), VERSION)
+    mantik.init_tracking()
+    with mlflow.start_span(name="outer"):
+        pass
+    mlflow.flush_trace_async_logging()
+    assert mantik.flush(30)
+    uploaded = [request.path.rpartition("/")[2] for request in proxy.requests if request.method == "PUT"]
+    assert uploaded == files
+    assert proxy.count("/v1/traces") == 1
+
+
 def test_the_version_here_is_known_without_mlflow() -> None:
     """It is the one that MLflow gives itself."""
     assert client_version() == mlflow.__version__

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -43,10 +44,8 @@ def client_version() -> str | None:
     """Return the version of the MLflow that is installed here, without importing it."""
     # Up to 2.14 the whole MLflow did not bring the skinny one with it.
     for name in ("mlflow-skinny", "mlflow"):
-        try:
+        with suppress(PackageNotFoundError):
             return version(name)
-        except PackageNotFoundError:
-            continue
     return None
 
 

@@ -15,6 +15,7 @@ from mantik.auth.login import token_source
 from mantik.auth.urls import platform_origin
 from mantik.delivery.budget import Budget, Losses
 from mantik.delivery.history import History
+from mantik.delivery.ids import is_provisional
 from mantik.delivery.journal import JournalWriter
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.overlay import Overlay
@@ -303,7 +304,8 @@ class Outbox:
         # A run that goes on under its provisional id is ended under the server's.
         for known in {run_id, *(other for other in list(self.open_runs) if self._is_same(other, run_id))}:
             self.open_runs.pop(known, None)
-            self._facts(known).status = self._facts(run_id).status
+            if known in self.runs and run_id in self.runs:
+                self.runs[known].status = self.runs[run_id].status
             try:
                 self.outgoing.close_run(known)
             except OSError as error:
