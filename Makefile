@@ -34,7 +34,7 @@ demo: $(VENV)/.ready-demo  ## track a real training on an embedded platform and 
 
 test: $(VENV)/.ready-dev  ## run the test suite
 	@tools/ensure-chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, look for what is missing or twice
 	KILLS=200 $(BIN)/python -m pytest -q tests/durability/test_kills.py
@@ -65,4 +65,4 @@ server: $(VENV)/.ready-demo  ## run a platform in the foreground
 	$(BIN)/mantik server
 
 clean:  ## remove the virtual environment and everything built
-	rm -rf $(VENV) site dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-matrix .venv-peers site dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mantik.delivery.journal import JournalWriter
+from mantik.delivery.owner import Owner
 from mantik.delivery.records import encode
-from mantik.delivery.spool import Outgoing, Owner
+from mantik.delivery.spool import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

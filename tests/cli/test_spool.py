@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.delivery.ids import Identity, new_id
+from mantik.delivery.owner import Owner
 from mantik.delivery.records import Artifact, Batch, Create, RunUpdate, encode_batch
-from mantik.delivery.spool import Outgoing, Owner, identities_of
+from mantik.delivery.spool import Outgoing, identities_of
 from mantik.settings import Settings
 from tests.scripts import clean_environment
 from tests.spools import append, create_run, leave, mantik, stage

@@ -13,10 +13,11 @@ from mantik.auth.bearer import BearerAuth
 from mantik.auth.login import token_source
 from mantik.auth.urls import platform_origin
 from mantik.delivery.journal import JournalWriter
+from mantik.delivery.owner import Owner
 from mantik.delivery.records import Artifact, encode, encode_batch
 from mantik.delivery.rest import MlflowApi, UnavailableError
 from mantik.delivery.shipper import Shipper
-from mantik.delivery.spool import Outgoing, Owner, identities_of
+from mantik.delivery.spool import Outgoing, identities_of
 from mantik.settings import Settings
 from mantik.testing import Status
 from tests.scripts import run_script

@@ -17,8 +17,9 @@ import pytest
 from mantik.delivery.creation import OPERATION_TAG
 from mantik.delivery.ids import Identity, new_id, operation_of
 from mantik.delivery.journal import JournalWriter
+from mantik.delivery.owner import Owner
 from mantik.delivery.records import Artifact, Create, encode, encode_batch
-from mantik.delivery.spool import Outgoing, Owner, identities_of
+from mantik.delivery.spool import Outgoing, identities_of
 from mantik.delivery.sync import survey
 from mantik.settings import Settings
 from mantik.testing import Delay, FaultProxy, Status, wait_until

@@ -11,7 +11,7 @@ from mantik.delivery.records import Artifact, Batch, Create, RunUpdate, Spans
 if TYPE_CHECKING:
     from mantik.delivery.records import Record
 
-__all__ = ["Counts", "entity_of", "in_words", "size_in_words"]
+__all__ = ["Counts", "RunFacts", "entity_of", "in_words", "size_in_words"]
 
 # The second one is for servers with ids of their own kind: an experiment's location may hold such a folder too.
 _OWNERS = (
@@ -85,6 +85,18 @@ class Counts:
         if self.changes:
             parts.append(in_words(self.changes, "status change"))
         return ", ".join(parts) or "nothing"
+
+
+class RunFacts:
+    """What a receipt says about a run, beside counts. Attributes are None where they were never learned."""
+
+    __slots__ = ("experiment_id", "name", "recorded", "status")
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.experiment_id: str | None = None
+        self.status: str | None = None
+        self.recorded = Counts()
 
 
 def entity_of(record: Record) -> str:

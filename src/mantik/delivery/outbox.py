@@ -16,15 +16,14 @@ from mantik.auth.urls import platform_origin
 from mantik.delivery.budget import Budget, Losses
 from mantik.delivery.history import History
 from mantik.delivery.ids import is_provisional
-from mantik.delivery.journal import JournalWriter
-from mantik.delivery.ledger import Counts, entity_of
+from mantik.delivery.ledger import Counts, RunFacts, entity_of
+from mantik.delivery.line import Line
 from mantik.delivery.overlay import Overlay
+from mantik.delivery.owner import Owner
 from mantik.delivery.records import Artifact, Batch, Call, Create, RunUpdate, Spans, encode, encode_batch, encode_points
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
-from mantik.delivery.shipper import Shipper
-from mantik.delivery.spool import Outgoing, Owner, identities_of
+from mantik.delivery.spool import Outgoing, identities_of
 from mantik.delivery.staged import StagedFiles
-from mantik.delivery.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,44 +33,11 @@ if TYPE_CHECKING:
     from mantik.delivery.journal import Position
     from mantik.delivery.overlay import LaneName
     from mantik.delivery.records import MetricItem, Record, TextItem
-    from mantik.delivery.spool import Lane
     from mantik.settings import Settings
 
-__all__ = ["Outbox", "RunFacts"]
+__all__ = ["Outbox"]
 
 _logger = logging.getLogger(__name__)
-
-
-class RunFacts:
-    """What a receipt says about a run, beside counts. Attributes are None where they were never learned."""
-
-    __slots__ = ("experiment_id", "name", "recorded", "status")
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-        self.experiment_id: str | None = None
-        self.status: str | None = None
-        self.recorded = Counts()
-
-
-class _Line:
-    """One lane as this process writes it: journal, thread."""
-
-    def __init__(self, outbox: Outbox, name: LaneName, lane: Lane) -> None:
-        self.writer = JournalWriter(lane.journal)
-
-        def make_shipper() -> Shipper:
-            api = MlflowApi(outbox.uri, outbox.auth)
-            return Shipper(outbox.outgoing, lane, api, outbox.identities, tail="open")
-
-        self.worker = Worker(
-            "mantik-shipper" if name == "points" else "mantik-uploader",
-            self.writer,
-            make_shipper if outbox.ships else None,
-            delivered=lambda position: outbox.forget(name, position),
-            keep_safe=outbox.outgoing.staging.sync if name == "uploads" else lambda: None,
-            beat=outbox.outgoing.beat,
-        )
 
 
 class Outbox:
@@ -114,8 +80,8 @@ class Outbox:
         self._budget = Budget(settings.spool, settings.spool_limit)
         # Re-entrant: a signal handler that ends a run may interrupt a call that holds it.
         self._lock = threading.RLock()
-        self._points = _Line(self, "points", self.outgoing.points)
-        self._uploads: _Line | None = None
+        self._points = Line(self, "points")
+        self._uploads: Line | None = None
         self._closed = False
 
     @property
@@ -274,9 +240,7 @@ class Outbox:
             self.losses.note(Artifact(uri, "lost", size), error)
             return
         with self._lock:
-            if self._record("uploads", Artifact(uri, staged, size)):
-                self.staged.add(uri, staged, size)
-            else:
+            if not self._record("uploads", Artifact(uri, staged, size)):
                 self.outgoing.staging.drop(staged)
 
     def introduce(self, run_id: str, name: str | None, experiment_id: str | None) -> None:
@@ -353,7 +317,7 @@ class Outbox:
         self.down_until = 0.0
         self.overlay.forget(lane, position)
         if lane == "uploads":
-            self.staged.forget(self.outgoing.staging)
+            self.staged.forget(position)
 
     def close(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
         """Deliver what is left within a time in seconds and end the threads; tell whether nothing is left.
@@ -375,14 +339,14 @@ class Outbox:
             self.identities.save()
         return delivered
 
-    def _close_writer(self, line: _Line) -> None:
+    def _close_writer(self, line: Line) -> None:
         try:
             line.writer.close()
         except OSError as error:
             # A network file system may say here that writes were lost; what was shipped was there to be read.
             _logger.warning("The journal in %s cannot be closed (%s).", self.outgoing.path, error)
 
-    def _lines(self) -> list[_Line]:
+    def _lines(self) -> list[Line]:
         return [self._points] if self._uploads is None else [self._points, self._uploads]
 
     def _facts(self, run_id: str) -> RunFacts:
@@ -409,18 +373,20 @@ class Outbox:
             self._facts(self.owner_of(entity_of(record))).recorded.count(record)
             if isinstance(record, RunUpdate | Call):
                 self.overlay.add(lane, position, record)
+            if isinstance(record, Artifact):
+                self.staged.add(record.uri, record.staged, record.size, position)
             line.worker.wake(position)
             return True
 
-    def _open_uploads(self) -> _Line:
+    def _open_uploads(self) -> Line:
         if self._uploads is None:
             if self._closed:
                 # Its folder may be gone: a new one would belong to nobody.
                 raise ValueError("The outbox is closed.")
-            self._uploads = _Line(self, "uploads", self.outgoing.uploads)
+            self._uploads = Line(self, "uploads")
         return self._uploads
 
-    def _append(self, line: _Line, payload: bytes) -> Position:
+    def _append(self, line: Line, payload: bytes) -> Position:
         """Append to a lane's journal.
 
         Raises:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mantik.delivery.ids import Identities
+    from mantik.delivery.owner import Owner
     from mantik.delivery.quarantine import Refusal
     from mantik.delivery.records import Record
-    from mantik.delivery.spool import Lane, Owner
+    from mantik.delivery.spool import Lane
 
 __all__ = ["Requeued", "requeue"]
 

@@ -13,30 +13,29 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mantik.auth.cache import make_private, write_private
 from mantik.delivery.cursor import Cursor
 from mantik.delivery.ids import Identities
 from mantik.delivery.journal import last_write, waiting_bytes
+from mantik.delivery.owner import Owner
 from mantik.delivery.quarantine import Quarantine
 from mantik.delivery.staging import Staging
 from mantik.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = [
     "REQUEUED",
     "Kept",
     "Lane",
     "Outgoing",
-    "Owner",
     "foreign_in",
     "identities_of",
     "outgoing_in",
@@ -54,50 +53,6 @@ _NAME = re.compile(r".+-\d+-\d+-[0-9a-f]{8}")
 _SILENT_SECONDS = 300.0
 """A writer on another machine that gave no sign for this long is taken for dead: five minutes tolerate a clock that is
 off and a network file system that shows changes late."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who writes a folder, and for which platform.
-
-    Attributes:
-        tracking_uri: The platform's normalised tracking URI.
-        username: The platform user; None where a compute job's token does not tell.
-        api_url: ``MANTIK_API_URL``, where it was set.
-        host: Name of the machine.
-        pid: Process id there.
-        started: When that process started, in clock ticks since the machine's boot; tells two processes of one id
-            apart.
-        boot: The machine's boot, which changes when it is restarted; empty where the system has no such thing.
-        created_at: Seconds since 1970.
-        ships: Whether the process sends its records itself; one in offline mode leaves that to ``mantik sync``.
-    """
-
-    tracking_uri: str
-    username: str | None
-    api_url: str | None
-    host: str
-    pid: int
-    started: int
-    boot: str
-    created_at: float
-    ships: bool = True
-
-    @classmethod
-    def here(cls, tracking_uri: str, username: str | None, api_url: str | None, *, ships: bool = True) -> Owner:
-        """Describe this process."""
-        pid = os.getpid()
-        start = _start_of(pid) or 0
-        return cls(tracking_uri, username, api_url, socket.gethostname(), pid, start, _boot(), time.time(), ships)
-
-    def lives_here(self) -> bool | None:
-        """Tell whether the process lives on this machine; None if it belongs to another one."""
-        if self.host != socket.gethostname():
-            return None
-        if self.boot != _boot():
-            return False
-        started = _start_of(self.pid)
-        return started is not None and started == self.started
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,36 +349,3 @@ def _user_of(path: Path) -> str:
 def _file_name(text: str) -> str:
     # Whole: the name of an open run's note is read back as its id.
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:200]
-
-
-def _start_of(pid: int) -> int | None:
-    """Return when a process of this machine started; None if it is gone."""
-    try:
-        # The command, in parentheses, may contain anything; the start time is the 20th field behind it.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        # A zombie is gone: its parent, such as the first process of a container, may never wait for it.
-        return int(fields[19]) if fields[0] not in {"Z", "X"} else None
-    except FileNotFoundError:
-        return _start_without_proc(pid)
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _start_without_proc(pid: int) -> int | None:
-    """As far as a system without /proc tells: 0 for any process of this id that exists."""
-    if Path("/proc/self").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        return 0
-    return 0
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

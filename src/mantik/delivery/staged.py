@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mantik.delivery.staging import Staging
+    from mantik.delivery.journal import Position
 
 __all__ = ["StagedFile", "StagedFiles"]
 
@@ -31,12 +31,21 @@ class StagedFiles:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._files: dict[str, tuple[str, int]] = {}
+        # In the order of their records.
+        self._files: dict[str, tuple[str, int, Position]] = {}
 
-    def add(self, uri: str, name: str, size: int) -> None:
-        """Take in a staged file; one that was there for the same URI is older."""
+    def add(self, uri: str, name: str, size: int, position: Position) -> None:
+        """Take in a staged file; one that was there for the same URI is older.
+
+        Args:
+            uri: Its artifact URI.
+            name: Its name among the staged files.
+            size: Its size in bytes.
+            position: The end of its record.
+        """
         with self._lock:
-            self._files[uri] = name, size
+            self._files.pop(uri, None)
+            self._files[uri] = name, size, position
 
     def below(self, root: str) -> list[StagedFile]:
         """Return the files below an artifact URI, and the one at it, whose path is empty."""
@@ -44,7 +53,7 @@ class StagedFiles:
         with self._lock:
             return [
                 StagedFile(uri[len(prefix) + 1 :], name, size)
-                for uri, (name, size) in self._files.items()
+                for uri, (name, size, _) in self._files.items()
                 if uri == prefix or uri.startswith(prefix + "/")
             ]
 
@@ -54,9 +63,11 @@ class StagedFiles:
             found = self._files.get(posixpath.join(root, path))
         return found[0] if found is not None else None
 
-    def forget(self, staging: Staging) -> None:
-        """Drop what was uploaded: its copy is gone."""
+    def forget(self, delivered: Position) -> None:
+        """Drop what was uploaded, up to a position."""
         with self._lock:
-            gone = [uri for uri, (name, _) in self._files.items() if not staging.path(name).exists()]
-            for uri in gone:
+            while self._files:
+                uri, (_, _, position) = next(iter(self._files.items()))
+                if position > delivered:
+                    return
                 del self._files[uri]

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from mantik.delivery.ids import Identities
     from mantik.delivery.journal import Tail
-    from mantik.delivery.spool import Outgoing, Owner
+    from mantik.delivery.owner import Owner
+    from mantik.delivery.spool import Outgoing
     from mantik.settings import Settings
 
 __all__ = ["Report", "State", "Sync", "survey"]

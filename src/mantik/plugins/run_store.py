@@ -18,7 +18,7 @@ from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.proto_json_utils import message_to_json
-from mlflow.utils.validation import _validate_metric, _validate_param, _validate_run_id, _validate_tag
+from mlflow.utils.validation import _validate_param, _validate_run_id, _validate_tag
 
 from mantik.delivery.creation import OPERATION_TAG
 from mantik.delivery.ending import true_status, watch
@@ -32,6 +32,7 @@ from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.spool import outgoing_in
 from mantik.plugins.asking import SETTLE_SECONDS, prepared
 from mantik.plugins.entities import merged_run, metric_of, points_in, provisional_run, run_in, stub_run
+from mantik.plugins.points import PointFormatter
 from mantik.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from mlflow.entities import RunInfo
 
     from mantik.delivery.outbox import Outbox
-    from mantik.delivery.records import MetricItem
 
 __all__ = ["ASK_TIMEOUT", "RunStore", "rest_error"]
 
@@ -51,10 +51,8 @@ _HISTORY_TIMEOUT = (5.0, 30.0)
 """The same for the points of a metric, which may be many."""
 
 _KNOWN_RUNS = 1000
-_KNOWN_KEYS = 10_000
-_LARGEST = 2**63 - 1
+_KNOWN_IDS = 10_000
 _OPEN_STATUSES = frozenset({"RUNNING", "SCHEDULED"})
-_HAS_LINKS = hasattr(Metric, "model_id")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,255}")
 
 
@@ -71,7 +69,7 @@ class RunStore(RestStore):
         self._uri = uri
         self._runs: dict[str, Run] = {}
         self._local = threading.local()
-        self._sound_keys: dict[str, str] = {}
+        self._points = PointFormatter()
         self._plain_ids: set[str] = set()
         self._restored: set[str] = set()
 
@@ -309,7 +307,7 @@ class RunStore(RestStore):
     ) -> None:
         if run_id not in self._plain_ids:
             self._admit(run_id)
-        items = [self._item(metric)[0] for metric in metrics]
+        items, _ = self._points.formatted(metrics)
         for param in params:
             _validate_param(param.key, param.value)
         for tag in tags:
@@ -324,55 +322,8 @@ class RunStore(RestStore):
     def _record_points(self, outbox: Outbox, run_id: str, metrics: Sequence[Metric]) -> None:
         if run_id not in self._plain_ids:
             self._admit(run_id)
-        # The hot path: everything that is looked up or formatted once here is not for each point.
-        items: list[MetricItem] = []
-        texts: list[str] = []
-        names = self._sound_keys
-        timestamp = step = tail = None
-        for metric in metrics:
-            key, value = metric.key, metric.value
-            # The points of one call mostly share their time and step, the very objects.
-            if metric.timestamp is not timestamp or metric.step is not step:
-                timestamp, step = metric.timestamp, metric.step
-                sound = type(timestamp) is int and 0 <= timestamp <= _LARGEST
-                sound = sound and type(step) is int and -_LARGEST <= step <= _LARGEST
-                tail = f"{timestamp},{step}]" if sound else None
-            name = names.get(key)
-            if name is None or tail is None or type(value) is not float or value - value != 0.0 or _links(metric):
-                item, text = self._item(metric)
-                items.append(item)
-                texts.append(text)
-            else:
-                items.append([key, value, timestamp, step])
-                texts.append(f"[{name},{value!r},{tail}")
+        items, texts = self._points.formatted(metrics)
         outbox.record_points(run_id, items, texts)
-
-    def _item(self, metric: Metric) -> tuple[MetricItem, str]:
-        """Check a point as MLflow does, and return it as a record holds it, and the same as JSON."""
-        item = self._sound(metric.key, metric.value, metric.timestamp, metric.step)
-        if _links(metric):
-            item += [metric.model_id, metric.dataset_name, metric.dataset_digest]
-        return item, json.dumps(item, separators=(",", ":"))
-
-    def _sound(self, key: str, value: Any, timestamp: Any, step: Any) -> MetricItem:  # noqa: ANN401
-        """Check a point as MLflow does, and return it with numbers as they are to MLflow.
-
-        Raises:
-            MlflowException: It is none that a server can hold.
-        """
-        _validate_metric(key, value, timestamp, step)
-        # numpy's and other numbers.
-        value, timestamp, step = float(value), int(timestamp), int(step)
-        if max(abs(step), timestamp) > _LARGEST:
-            # The server would drop it in silence, and with it whatever comes after it in the same request.
-            raise MlflowException(
-                f"Step {step} or time {timestamp} of the metric {key!r} is no 64-bit number.",
-                error_code=INVALID_PARAMETER_VALUE,
-            )
-        # Names are few; where they are not, memory stays bounded.
-        if len(self._sound_keys) < _KNOWN_KEYS:
-            self._sound_keys[key] = json.dumps(key)
-        return [key, value, timestamp, step]
 
     def _admit(self, run_id: str) -> None:
         """Check a run's id as MLflow does, once."""
@@ -381,7 +332,7 @@ class RunStore(RestStore):
         _validate_run_id(run_id)
         if _PLAIN.fullmatch(run_id) is None:
             raise MlflowException(f"Invalid run id: {run_id!r}", error_code=INVALID_PARAMETER_VALUE)
-        if len(self._plain_ids) >= _KNOWN_KEYS:
+        if len(self._plain_ids) >= _KNOWN_IDS:
             self._plain_ids = set()
         self._plain_ids.add(run_id)
 
@@ -505,11 +456,6 @@ class RunStore(RestStore):
             api = self._local.api = MlflowApi(outbox.uri, outbox.auth)
             self._local.outbox = outbox
         return api
-
-
-def _links(metric: Metric) -> bool:
-    """Tell whether a point is about a model or a dataset; in MLflow 2 none is."""
-    return _HAS_LINKS and (metric.model_id is not None or metric.dataset_name is not None)
 
 
 def rest_error(error: RefusedError) -> RestException:
