@@ -187,7 +187,7 @@ def test_a_name_that_does_not_resolve_costs_seconds(tmp_path: Path) -> None:
     assert "Not everything has reached https://nowhere.invalid" in training.finish()
     shown = mantik("sync", "--dry-run", environment=environment)
     assert "for https://nowhere.invalid: is gone" in shown.stdout
-    assert "bytes wait" in shown.stdout
+    assert "of files wait" in shown.stdout
     failed = mantik("sync", environment=environment)
     assert failed.returncode == 1
     assert "not finished" in failed.stdout

@@ -50,7 +50,9 @@ def work(run_id, name):
     own = client.create_run("0", run_name=name).info.run_id
     write(own, name)
     client.set_terminated(own)
-    print("OWN", name, own, flush=True)
+    # In one write: the lines of sixteen processes must not mix.
+    sys.stdout.write(f"OWN {name} {own}\\n")
+    sys.stdout.flush()
 
 if __name__ == "__main__":
     mantik.init_tracking()

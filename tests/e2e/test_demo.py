@@ -96,7 +96,7 @@ def test_what_the_quickstart_tracks_is_on_the_platform(mantik_platform: Platform
         clean_environment(mantik_platform.environment(), tmp_path),
         tmp_path,
     )
-    run_id, model_name, accuracy = json.loads(output.partition("DONE ")[2])
+    run_id, model_name, accuracy = json.loads(output.partition("DONE ")[2].splitlines()[0])
     assert (model_name, accuracy > 0.95) == ("digits-model", True)
     held = mantik_platform.read_back
     run = held.run(run_id)
