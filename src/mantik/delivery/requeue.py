@@ -120,7 +120,11 @@ def _publish(old: Outgoing, owner: Owner, records: Sequence[Record]) -> Path:
     spool = old.path.parent
     mine = replace(owner, host=socket.gethostname(), boot=_NOBODY)
     new = Outgoing.create(spool / REQUEUED, mine)
-    try:
+    with contextlib.ExitStack() as undo:
+        # The folder of folders goes last, and stays while somebody else is at work in it.
+        undo.callback(_remove_if_empty, new.path.parent)
+        half = undo.enter_context(contextlib.ExitStack())
+        half.callback(new.remove)
         moment = old.last_moment() / 1000
         later = [record for record in records if _follows_uploads(record)]
         at_once = [record for record in records if not _follows_uploads(record)]
@@ -137,14 +141,14 @@ def _publish(old: Outgoing, owner: Owner, records: Sequence[Record]) -> Path:
         os.utime(new.path / "owner.json", (moment, moment))
         _sync_folder(new.path)
         target = new.path.rename(spool / new.path.name)
-    except BaseException:
-        new.remove()
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            new.path.parent.rmdir()
+        half.pop_all()
     _sync_folder(spool)
     return target
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _follows_uploads(record: Record) -> bool:
