@@ -137,7 +137,14 @@ class Child:
 
     def wait(self, deadline: float = 60.0) -> list[str]:
         """Wait for its end and return what it has said."""
-        self.read_for(deadline)
+        end = time.monotonic() + deadline
+        while not self._over and time.monotonic() < end:
+            gone = not Path(f"/proc/{self.pid}").exists()
+            self._read(0.1)
+            if gone and not self._over and not select.select([self._pipe], [], [], 0)[0]:
+                # Killed before it had opened its end: nobody will ever close it.
+                self._over = True
+                os.close(self._pipe)
         assert self._over, f"it goes on: {self.lines()} {self.errors.read_text()}"
         wait_until(lambda: not Path(f"/proc/{self.pid}").exists(), what=f"the end of process {self.pid}")
         return self.lines()
