@@ -13,8 +13,9 @@ from mlflow.tracking._tracking_service.utils import _get_store
 
 import mantik
 from mantik.delivery.registry import outbox_for
+from mantik.plugins import run_store
 from mantik.plugins.store import MantikStore
-from mantik.testing import FaultProxy, Refuse, wait_until
+from mantik.testing import FaultProxy, Hang, Refuse, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,3 +148,21 @@ def test_what_is_written_while_the_outbox_closes_is_kept(tracked: FaultProxy) ->
         assert closing.outgoing.points.journal.exists()
         closing.record_batch(run.info.run_id, [["too late", 1.0, 1, 1]], (), ())
         assert closing.losses.counts.metrics == 1
+
+
+def test_a_platform_that_is_far_behind_is_waited_for_once(tracked: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Histories that are read one after the other, as `log_model` does, do not each wait for a slow platform."""
+    monkeypatch.setattr(run_store, "SETTLE_SECONDS", 1.0)
+    waited: list[float] = []
+    with mlflow.start_run() as run:
+        tracked.fault(Hang(), path="/api/2.0/mlflow/runs/log-batch")
+        flush = outbox().flush
+        monkeypatch.setattr(
+            outbox(), "flush", lambda seconds, **options: (waited.append(seconds), flush(seconds, **options))[1]
+        )
+        mlflow.log_metric("loss", 0.5, step=3)
+        for _ in range(4):
+            history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
+            assert [(point.step, point.value) for point in history] == [(3, 0.5)]
+        assert waited == [1.0, 0.0, 0.0, 0.0]
+        monkeypatch.setattr(outbox(), "flush", flush)

@@ -50,6 +50,9 @@ ASK_TIMEOUT = (5.0, 5.0)
 _HISTORY_TIMEOUT = (5.0, 30.0)
 """The same for the points of a metric, which may be many."""
 
+_BEHIND_SECONDS = 60.0
+"""How long a platform that did not catch up in time is not waited for again."""
+
 _KNOWN_RUNS = 1000
 _KNOWN_IDS = 10_000
 _OPEN_STATUSES = frozenset({"RUNNING", "SCHEDULED"})
@@ -72,6 +75,7 @@ class RunStore(RestStore):
         self._points = PointFormatter()
         self._plain_ids: set[str] = set()
         self._restored: set[str] = set()
+        self._behind_until = 0.0
 
     # What training writes.
 
@@ -338,7 +342,15 @@ class RunStore(RestStore):
 
     def _settle(self, outbox: Outbox) -> bool:
         """Wait until what was written is on the server; tell whether it is."""
-        return outbox.flush(SETTLE_SECONDS, give_up_when_down=True)
+        started = time.monotonic()
+        # To log a model reads the history of each metric: a platform that is far behind is waited for once, not
+        # each time.
+        wait = SETTLE_SECONDS if started >= self._behind_until else 0.0
+        if outbox.flush(wait, give_up_when_down=True):
+            return True
+        if wait and time.monotonic() - started >= wait:
+            self._behind_until = time.monotonic() + _BEHIND_SECONDS
+        return False
 
     def _server_id(self, outbox: Outbox, any_id: str) -> str:
         try:
