@@ -79,6 +79,19 @@ def test_processes_share_the_limit_and_room_comes_back(tmp_path: Path, clock: Cl
     yours.take(1000)
 
 
+def test_room_that_is_given_back_is_there_at_once(tmp_path: Path, clock: Clock) -> None:
+    """What was taken and is not needed any more can be taken again before the next look at the disk."""
+    budget = Budget(tmp_path, 1000)
+    for _ in range(20):
+        budget.take(400)
+        budget.take(400)
+        budget.give(800)
+    budget.give(10**6)
+    budget.take(1000)
+    with pytest.raises(OSError, match="reached"):
+        budget.take(1)
+
+
 def test_sizes_are_those_of_all_files(tmp_path: Path) -> None:
     """Files of all folders count, links do not count what they point to, and nothing is an empty folder."""
     assert size_of(tmp_path / "none") == 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mantik.delivery.ledger import Counts, entity_of, in_words
-from mantik.delivery.records import Artifact, Batch, Call, Create, RunUpdate, Spans
+from mantik.delivery.records import Artifact, Batch, Call, Create, Removal, RunUpdate, Spans
 
 from .sample import ANY
 
@@ -82,6 +82,9 @@ def test_sums_and_differences(one: Counts, other: Counts) -> None:
         (Artifact("mlflow-artifacts:/0/r/artifacts/x/artifacts/y", "1", 1), "r"),
         (Artifact("mlflow-artifacts:/0/models/m-1/artifacts/MLmodel", "1", 1), "m-1"),
         (Artifact("s3://bucket/somewhere/else", "1", 1), ""),
+        (Removal("mlflow-artifacts:/0/r/artifacts"), "r"),
+        (Removal("mlflow-artifacts:/0/r/artifacts/a"), "r"),
+        (Removal("mlflow-artifacts:/0/r"), ""),
     ],
 )
 def test_a_record_is_about_one_thing(record: Batch, entity: str) -> None:

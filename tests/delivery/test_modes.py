@@ -22,7 +22,9 @@ TRAINING = """
     import os
     import numpy as np
     import mantik, mlflow
+    from mantik.delivery.registry import outbox_for
     from mlflow.entities import LoggedModelStatus
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
     from sklearn.linear_model import LinearRegression
 
     mantik.init_tracking()
@@ -48,6 +50,8 @@ TRAINING = """
         assert mlflow.get_run(run.info.run_id).info.run_name == "outer"
     with mlflow.start_run(run_id=run.info.run_id):
         mlflow.log_metric("again", 1.0)
+        get_artifact_repository(mlflow.get_artifact_uri()).delete_artifacts("folder")
+        outbox_for(mlflow.get_tracking_uri()).hand_over(run.info.run_id)
     with mlflow.start_run() as failing:
         mlflow.MlflowClient().set_terminated(failing.info.run_id, "FAILED")
     mlflow.flush_trace_async_logging()

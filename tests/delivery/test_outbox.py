@@ -74,10 +74,11 @@ def test_what_is_written_after_the_end_is_counted_as_lost(outbox: Outbox, run_id
     outbox.record_call(Call("inputs", run_id, {}))
     outbox.record_call(Call("finalize", "m-1", {}), after_uploads=True)
     outbox.record_artifact(f"mlflow-artifacts:/0/{run_id}/artifacts/file", tmp_path / "file")
+    outbox.record_removal(f"mlflow-artifacts:/0/{run_id}/artifacts/file")
     outbox.record_spans("0", "")
     counts = outbox.losses.counts
     assert (counts.metrics, counts.params, counts.tags, counts.changes, counts.artifacts) == (2, 1, 1, 1, 1)
-    assert counts.others == 3
+    assert counts.others == 4
     assert not outbox.outgoing.path.exists()
 
 

@@ -14,6 +14,7 @@ from mantik.delivery import framing
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.records import (
     Batch,
+    Removal,
     RunUpdate,
     decode,
     encode,
@@ -37,7 +38,7 @@ JSON = st.recursive(
 )
 ALMOST = st.one_of(
     st.tuples(
-        st.sampled_from(["batch", "update", "create", "call", "spans", "artifact"]),
+        st.sampled_from(["batch", "update", "create", "call", "spans", "artifact", "removal"]),
         st.one_of(JSON, st.sampled_from(["run", "model", "experiment", "inputs", "finalize", "trace"])),
         JSON,
         JSON,
@@ -47,6 +48,7 @@ ALMOST = st.one_of(
     st.tuples(st.just("call"), st.sampled_from(["inputs", "trace"]), st.text(max_size=3), JSON),
     st.tuples(st.just("artifact"), st.text(max_size=9), st.text("0a./\\\0", max_size=9), NUMBERS),
     st.tuples(st.just("spans"), st.text(max_size=9), st.text(max_size=9)),
+    st.tuples(st.just("removal"), JSON),
 )
 
 
@@ -130,12 +132,30 @@ def test_json_that_is_nested_too_deep_is_a_value_error(depth: int) -> None:
         (b'["artifact","mlflow-artifacts:/0/r/artifacts/a","../../secret",1]', "staged"),
         (b'["artifact","mlflow-artifacts:/0/r/artifacts/a","",1]', "staged"),
         (b'["artifact","mlflow-artifacts:/0/r/artifacts/a","0\\u0000",1]', "staged"),
+        (b'["removal",null]', "does not know"),
+        (b'["removal","mlflow-artifacts:/0/r/artifacts/a","and more"]', "does not know"),
     ],
 )
 def test_a_record_that_delivery_could_not_use_is_refused_with_its_reason(payload: bytes, reason: str) -> None:
     """What is sound JSON and yet no record of this version is told apart, and the text says what is wrong."""
     with pytest.raises(ValueError, match=reason):
         decode(payload)
+
+
+@pytest.mark.parametrize(
+    ("removed", "covered", "spared"),
+    [
+        ("a:/r/artifacts/x", ["a:/r/artifacts/x", "a:/r/artifacts/x/y", "a:/r/artifacts/x/y/z"], ["a:/r/artifacts/xy"]),
+        ("a:/r/artifacts/x/", ["a:/r/artifacts/x", "a:/r/artifacts/x/y"], ["a:/r/artifacts", "a:/r/artifacts/xy/x"]),
+        ("a:/r/artifacts", ["a:/r/artifacts/x"], ["a:/r/artifacts.txt", "a:/s/artifacts/x"]),
+    ],
+)
+def test_a_removal_covers_a_file_or_all_that_is_in_a_folder(
+    removed: str, covered: list[str], spared: list[str]
+) -> None:
+    """A name that only begins like the one that is removed is another one."""
+    removal = Removal(removed)
+    assert [uri for uri in (*covered, *spared) if removal.covers(uri)] == covered
 
 
 @given(HEX, st.lists(POINTS, max_size=5))

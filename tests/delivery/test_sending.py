@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mantik.auth.bearer import BearerAuth
-from mantik.auth.login import token_source
-from mantik.auth.urls import platform_origin
 from mantik.delivery.creation import OPERATION_TAG, Creator, WaitingError
-from mantik.delivery.ids import Identities, Identity, UnresolvedError, new_id, operation_of
+from mantik.delivery.ids import Identities, Identity, UnresolvedError, operation_of
 from mantik.delivery.journal import JournalWriter
 from mantik.delivery.records import Artifact, Batch, Call, Create, RunUpdate, encode
 from mantik.delivery.requests import Sender
@@ -21,11 +18,11 @@ from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.shipper import Shipper
 from mantik.delivery.spool import Outgoing
 from mantik.delivery.staging import Staging
-from mantik.settings import Settings
 from mantik.testing import LoseAcknowledgement, Refuse, Status
 
+from .sample import begun
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from mantik.testing import FaultProxy, Platform
@@ -34,38 +31,9 @@ NO_ENDPOINT = Status(404, json.dumps({"error_code": "ENDPOINT_NOT_FOUND", "messa
 
 
 @pytest.fixture
-def api(mantik_environment: dict[str, str], mantik_proxy: FaultProxy) -> Iterator[MlflowApi]:
-    """Ask the platform through the proxy."""
-    settings = Settings.from_environment()
-    origin = platform_origin(mantik_proxy.url, allow_http=settings.allow_http)
-    api = MlflowApi(mantik_proxy.url, BearerAuth(origin, token_source(settings)))
-    yield api
-    api.close()
-
-
-@pytest.fixture
-def ids(tmp_path: Path) -> Identities:
-    """Return the provisional ids of a spool."""
-    return Identities(tmp_path / "ids")
-
-
-@pytest.fixture
 def sender(api: MlflowApi, ids: Identities, tmp_path: Path) -> Sender:
     """Send as a shipper does."""
     return Sender(api, ids, Staging(tmp_path / "staged"))
-
-
-def begun(ids: Identities, kind: str = "run", asked_at: float | None = None) -> Create:
-    """Begin a run or model without the server."""
-    local_id = new_id(kind)  # type: ignore[arg-type]
-    root = f"mlflow-artifacts:/0/{'models/' if kind == 'model' else ''}{local_id}/artifacts"
-    body: dict[str, Any] = {
-        "experiment_id": "0",
-        "tags": [{"key": OPERATION_TAG, "value": operation_of(local_id)}],
-        **({"start_time": 1_700_000_000_000, "run_name": "begun"} if kind == "run" else {"name": "model"}),
-    }
-    ids.note(Identity(local_id, kind, root, body))  # type: ignore[arg-type]
-    return Create(kind, local_id, asked_at, body)  # type: ignore[arg-type]
 
 
 def runs_of(api: MlflowApi, create: Create, view: str = "ACTIVE_ONLY") -> list[str]:

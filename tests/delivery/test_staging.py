@@ -101,6 +101,30 @@ def test_a_full_disk_leaves_no_half_copy(staging: Staging, tmp_path: Path) -> No
     assert staging.path("00000002").read_bytes() == b"y" * 100
 
 
+def test_what_is_discarded_is_told_from_what_is_missing(staging: Staging, tmp_path: Path) -> None:
+    """A file that is not wanted any more leaves a mark without a byte, until nothing of it is needed."""
+    wanted, unwanted, uploaded = (staging.take(source_in(tmp_path))[0] for _ in range(3))
+    assert staging.discard(unwanted)
+    staging.drop(uploaded)
+    assert [staging.is_discarded(name) for name in (wanted, unwanted, uploaded)] == [False, True, False]
+    assert [staging.is_missing(name) for name in (wanted, unwanted, uploaded)] == [False, False, True]
+    assert staging.size() == len(b"content")
+    assert not staging.discard(unwanted)
+    assert not staging.discard(uploaded)
+    staging.drop(unwanted)
+    assert [path.name for path in (tmp_path / "staged").iterdir()] == [wanted]
+
+
+def test_a_file_that_cannot_be_marked_stays(staging: Staging, tmp_path: Path) -> None:
+    """Without a mark the one who comes to upload it would take it for lost."""
+    name, _ = staging.take(source_in(tmp_path))
+    staging.path(f"{name}.gone").symlink_to("/nowhere/at/all")
+    with pytest.raises(OSError, match="No such file"):
+        staging.discard(name)
+    assert staging.path(name).read_bytes() == b"content"
+    assert not staging.is_discarded(name)
+
+
 def test_threads_never_share_a_name(staging: Staging, tmp_path: Path) -> None:
     """Whatever is taken at once by many threads is there once each, under a name of its own."""
     taken: list[tuple[str, bytes]] = []
@@ -131,8 +155,10 @@ def test_sync_forces_each_copy_once_and_survives_removals(
     kept = [staging.path(name).stat().st_ino for name in (names[0], names[2])]
     staging.drop(names[1])
     staging.drop(names[1])
+    assert not staging.is_safe(names[0])
     staging.sync()
     assert forced == kept
+    assert staging.is_safe(names[0])
     staging.sync()
     assert forced == kept
 

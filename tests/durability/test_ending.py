@@ -20,7 +20,7 @@ import pytest
 from mantik.testing import Hang, Refuse, wait_until
 from tests.scripts import clean_environment, run_script, start_script
 
-from .training import mantik, spool_of
+from .training import mantik, server_id, spool_of
 
 if TYPE_CHECKING:
     from mantik.testing import FaultProxy, Platform
@@ -177,6 +177,58 @@ def test_a_run_ends_as_its_process_does(name: str, ended: dict[str, Ended], mant
     assert f"({expected.status}): " in found.output
     assert f"/runs/{found.run_id}" in found.output
     assert "Not everything" not in found.output
+
+
+HAND_OVER = """
+from mantik.delivery.registry import outbox_for
+
+def hand_over(*_):
+    outbox_for(mlflow.get_tracking_uri()).hand_over(run.info.run_id)
+"""
+OWN_HAND_OVER = """
+def own(number, frame):
+    hand_over()
+    sys.exit(3)
+
+signal.signal(signal.SIGTERM, own)
+"""
+HANDED_OVER = {
+    "end-of-script": Ending(HAND_OVER + OPEN + "hand_over()", "RUNNING"),
+    "end-of-with": Ending(HAND_OVER + INSIDE + "hand_over()", "RUNNING"),
+    "error": Ending(HAND_OVER + INSIDE + "hand_over(); raise ValueError('mine')", "RUNNING", 1),
+    "sigterm": Ending(HAND_OVER + OPEN + "hand_over()\nwait()", "RUNNING", -signal.SIGTERM, signal.SIGTERM),
+    "sigterm-in-with": Ending(HAND_OVER + INSIDE + "hand_over(); wait()", "RUNNING", -signal.SIGTERM, signal.SIGTERM),
+    "in-a-handler": Ending(HAND_OVER + OWN_HAND_OVER + OPEN + "wait()", "RUNNING", 3, signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [*((name, False) for name in HANDED_OVER), ("sigterm", True), ("end-of-script", True)],
+    ids=lambda case: f"{case[0]}-{'away' if case[1] else 'there'}",
+)
+def test_a_run_that_is_handed_over_outlives_its_process(
+    mantik_platform: Platform, proxy: FaultProxy, environment: dict[str, str], tmp_path: Path, case: tuple[str, bool]
+) -> None:
+    """However a process ends, the run goes on, also after a sync, and its next process ends it."""
+    expected, away = HANDED_OVER[case[0]], case[1]
+    if away:
+        environment["MANTIK_EXIT_TIMEOUT"] = "1"
+        proxy.fault(Refuse())
+    found = end(expected, environment, tmp_path)
+    assert found.exit_code == expected.exit_code, found.output
+    assert "(RUNNING): " in found.output
+    proxy.clear()
+    synced = mantik("sync", environment=environment)
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+    assert "left running" not in synced.stdout
+    assert ("Nothing waits." in synced.stderr) is not away
+    held = mantik_platform.read_back
+    run_id = server_id(mantik_platform, found.run_id)
+    assert (held.run(run_id).status, held.run(run_id).metrics) == ("RUNNING", {"loss": 0.5})
+    goes_on = OPEN.replace("start_run()", f"start_run(run_id={found.run_id!r})").replace("0.5", "0.25")
+    assert "(FINISHED): " in end(Ending(goes_on, "FINISHED"), environment, tmp_path).output
+    assert (held.run(run_id).status, held.run(run_id).metrics) == ("FINISHED", {"loss": 0.25})
 
 
 def test_the_receipt_has_the_command_that_sends_the_rest(

@@ -16,6 +16,7 @@ import mantik
 from mantik.plugins.artifacts import MantikArtifacts
 from mantik.testing import Delay, FaultProxy, LoseAcknowledgement, Refuse, Status, wait_until
 from tests.durability.training import mantik as mantik_command
+from tests.durability.training import server_id
 from tests.scripts import clean_environment, run_script, start_script
 
 if TYPE_CHECKING:
@@ -266,18 +267,112 @@ def test_artifacts_of_other_servers_are_left_to_mlflow(tracked: FaultProxy, mant
     assert type(foreign) is MlflowArtifactsRepository
 
 
-def test_artifacts_are_deleted_by_the_platform_alone(
-    tracked: FaultProxy, mantik_platform: Platform, run_id: str
+@pytest.mark.parametrize("away", [False, True], ids=["there", "away"])
+def test_what_was_removed_is_not_seen_any_more(
+    tracked: FaultProxy, mantik_platform: Platform, run_id: str, *, away: bool
 ) -> None:
-    """A deletion waits for the upload before it; without the platform it says so, and nothing is deleted."""
-    mlflow.log_text("short-lived", "one.txt")
-    mlflow.log_text("stays", "two.txt")
+    """Files and folders, uploaded or not, are gone for whoever lists and reads, at once and with any platform."""
     repository = get_artifact_repository(mlflow.get_artifact_uri())
-    repository.delete_artifacts("one.txt")
-    assert mantik_platform.read_back.artifacts(run_id) == ["two.txt"]
-    assert [file.path for file in repository.list_artifacts()] == ["two.txt"]
-    tracked.fault(Refuse())
-    mlflow.log_text("waits", "three.txt")
-    with pytest.raises(mlflow.MlflowException, match="needs the platform"):
-        repository.delete_artifacts("two.txt")
-    assert [file.path for file in repository.list_artifacts()] == ["three.txt"]
+    for name in ("old.txt", "stays.txt", "old/one.txt", "old/deep/two.txt"):
+        mlflow.log_text(f"first {name}", name)
+    assert mantik.flush(FINISH_SECONDS)
+    switch = tracked.fault(Refuse()) if away else None
+    for name in ("new.txt", "old/three.txt", "folder/four.txt"):
+        mlflow.log_text(name, name)
+    for name in ("old.txt", "old", "new.txt", "folder/", "never.txt"):
+        repository.delete_artifacts(name)
+    listed = {file.path for file in repository.list_artifacts()}
+    # During an outage nobody can tell what the platform has.
+    assert listed - {"stays.txt"} == set()
+    assert repository.list_artifacts("old") == repository.list_artifacts("folder") == []
+    for name in ("old.txt", "old/one.txt", "new.txt", "folder/four.txt"):
+        with pytest.raises(mlflow.MlflowException):
+            load_text(f"runs:/{run_id}/{name}")
+    mlflow.log_text("second", "old/one.txt")
+    assert [file.path for file in repository.list_artifacts("old")] == ["old/one.txt"]
+    assert load_text(f"runs:/{run_id}/old/one.txt") == "second"
+    if switch is not None:
+        switch.clear()
+    assert mantik.flush(FINISH_SECONDS)
+    held = mantik_platform.read_back
+    assert held.artifacts(run_id) == ["old/one.txt", "stays.txt"]
+    assert held.download(run_id, "old/one.txt") == b"second"
+    assert {file.path for file in repository.list_artifacts()} == {"old", "stays.txt"}
+    assert mantik.receipt().is_complete
+
+
+def test_everything_of_a_run_can_be_removed(tracked: FaultProxy, mantik_platform: Platform, run_id: str) -> None:
+    """Without a path all goes that was logged before, and nothing that is logged after it."""
+    repository = get_artifact_repository(mlflow.get_artifact_uri())
+    mlflow.log_text("uploaded", "folder/one.txt")
+    assert mantik.flush(FINISH_SECONDS)
+    mlflow.log_text("waits", "two.txt")
+    repository.delete_artifacts()
+    assert repository.list_artifacts() == []
+    mlflow.log_text("later", "three.txt")
+    assert mantik.flush(FINISH_SECONDS)
+    assert mantik_platform.read_back.artifacts(run_id) == ["three.txt"]
+
+
+@pytest.mark.parametrize("path", ["../elsewhere", "a/../../b", "/absolute", "a//b", "/", "."])
+def test_a_removal_out_of_the_run_is_the_users_own_error(tracked: FaultProxy, run_id: str, path: str) -> None:
+    """A path that leads elsewhere raises from the call, and nothing is recorded."""
+    repository = get_artifact_repository(mlflow.get_artifact_uri())
+    with pytest.raises(mlflow.MlflowException, match="Invalid artifact path"):
+        repository.delete_artifacts(path)
+    assert mantik.receipt().runs[0].waiting.others == 0
+
+
+CHECKPOINTS = """
+    import os, sys
+    import mantik, mlflow
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    mantik.init_tracking()
+    run = mlflow.start_run()
+    repository = get_artifact_repository(mlflow.get_artifact_uri())
+    print("RUN", run.info.run_id, flush=True)
+    for epoch in range(10_000):
+        mlflow.log_text(f"{epoch} " * 10_000, "last.ckpt")
+        mlflow.log_text(f"{epoch} " * 10_000, f"best/{epoch}.ckpt")
+        if epoch:
+            repository.delete_artifacts(f"best/{epoch - 1}.ckpt")
+        print("EPOCH", epoch, flush=True)
+    """
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_what_a_killed_training_replaced_and_removed_is_not_sent(
+    mantik_platform: Platform, mantik_proxy: FaultProxy, tmp_path: Path, mode: str
+) -> None:
+    """Killed in the middle of an outage, a training has a few copies on disk; a sync brings the newest ones alone."""
+    settings = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": mantik_proxy.url, "MANTIK_MODE": mode}
+    environment = clean_environment(settings, tmp_path)
+    switch = mantik_proxy.fault(Refuse())
+    process = start_script(CHECKPOINTS, environment, tmp_path)
+    assert process.stdout is not None
+    said = ""
+    while "EPOCH 100\n" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGKILL)
+    said += process.communicate(timeout=30)[0]
+    last = max(int(line.split()[1]) for line in said.splitlines() if line.startswith("EPOCH "))
+    (staged,) = (tmp_path / ".mantik" / "spool").glob("*/staged")
+    copies = [path for path in staged.iterdir() if path.stat().st_size]
+    # Three of one name, two of the other one, and one that was just being made.
+    assert len(copies) <= 6
+    switch.clear()
+    synced = mantik_command("sync", environment=environment)
+    assert synced.returncode == 0, synced.stdout + synced.stderr
+    assert "refused" not in synced.stdout
+    run_id = server_id(mantik_platform, said.partition("RUN ")[2].split()[0])
+    newest = mantik_platform.read_back.download(run_id, "last.ckpt").split()
+    assert len(newest) == 10_000
+    assert set(newest) <= {b"%d" % last, b"%d" % (last + 1)}
+    best = mantik_platform.read_back.artifacts(run_id, "best")
+    assert f"best/{last}.ckpt" in best or f"best/{last + 1}.ckpt" in best
+    # A removal that was just about to be recorded was not.
+    assert set(best) <= {f"best/{last}.ckpt", f"best/{last + 1}.ckpt"}
+    assert not staged.exists()

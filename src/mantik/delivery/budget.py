@@ -60,6 +60,11 @@ class Budget:
                 raise OSError(errno.ENOSPC, f"MANTIK_SPOOL_LIMIT of {self._limit:,} bytes is reached")
             self._used += size
 
+    def give(self, size: int) -> None:
+        """Give room back that was taken."""
+        with self._lock:
+            self._used = max(0, self._used - size)
+
 
 class Losses:
     """What could not be put on disk. Any thread may call.

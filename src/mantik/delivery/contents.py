@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mantik.delivery.history import waiting_records
 from mantik.delivery.ledger import Counts, entity_of, size_in_words
+from mantik.delivery.records import Artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,6 +93,8 @@ def waiting_in(outgoing: Outgoing, *, live: bool, most_bytes: int | None = None)
         found = False
         for _, record in waiting_records(lane, tail="open" if live else "closed"):
             found = True
+            if isinstance(record, Artifact) and outgoing.staging.is_discarded(record.staged):
+                continue
             waiting.by_entity.setdefault(entity_of(record), Counts()).count(record)
         if not found:
             # Damaged, or of a newer format: it is no less there.

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from mantik.delivery.budget import Losses
 from mantik.delivery.ids import Identities, Identity
+from mantik.delivery.open_runs import OpenRuns
 from mantik.delivery.outbox import Outbox
 from mantik.delivery.overlay import Overlay
+from mantik.delivery.spool import Outgoing
 from mantik.delivery.staged import StagedFiles
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class DisabledOutbox(Outbox):
         self.spool = spool
         self.runs = {}
         self.models = {}
-        self.open_runs = {}
+        self.open_runs = OpenRuns(Outgoing(spool), self.identities)
 
     @property
     def is_quiet(self) -> bool:
@@ -89,6 +91,9 @@ class DisabledOutbox(Outbox):
     def record_artifact(self, uri: str, source: Path) -> None:
         """Do nothing."""
 
+    def record_removal(self, uri: str) -> None:
+        """Do nothing."""
+
     def introduce(self, run_id: str, name: str | None, experiment_id: str | None) -> None:
         """Do nothing."""
 
@@ -97,6 +102,9 @@ class DisabledOutbox(Outbox):
 
     def note_closed(self, run_id: str) -> None:
         """Do nothing."""
+
+    def hand_over(self, run_id: str) -> None:
+        """Do nothing: nobody ends the run anyway."""
 
     def flush(self, timeout: float, *, give_up_when_down: bool = False) -> bool:  # noqa: ARG002  # nothing to wait for
         """Nothing waits."""

@@ -178,7 +178,7 @@ def _end_runs(status: str) -> None:
     """Put the end of the runs that this process has open on disk."""
     now = int(time.time() * 1000)
     for outbox in all_outboxes():
-        for run_id in list(outbox.open_runs):
+        for run_id in outbox.open_runs:
             # Strict tracking raises what cannot be recorded, and a signal handler is no place for that.
             with contextlib.suppress(OSError, ValueError):
                 outbox.record_update(RunUpdate(run_id, status, now, None))

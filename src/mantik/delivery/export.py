@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mantik.delivery.journal import Damage, Position, read
 from mantik.delivery.ledger import entity_of
-from mantik.delivery.records import Artifact, Batch, decode
+from mantik.delivery.records import Artifact, Batch, Removal, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,8 @@ class Exported:
         unreadable: How many stretches of the journals are no records.
         refused: How many refusals.
         artifacts: How many files.
-        gone: How many artifacts whose files are not here: they were uploaded, or lost.
+        gone: How many artifacts whose files are not here: they were uploaded, or lost. Those that were logged again or
+            removed before their upload do not count.
     """
 
     records: int
@@ -62,7 +63,8 @@ def export(outgoing: Outgoing, target: Path, *, live: bool) -> Exported:
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(target.iterdir()):
         raise FileExistsError(f"{target} is not empty")
-    records = unreadable = artifacts = gone = 0
+    files = _Files(outgoing, target / "artifacts")
+    records = unreadable = 0
     with (target / "records.jsonl").open("x", encoding="utf-8") as lines:
         for lane in outgoing.lanes:
             for line, record in _lines(lane, "open" if live else "closed"):
@@ -70,8 +72,9 @@ def export(outgoing: Outgoing, target: Path, *, live: bool) -> Exported:
                 records += record is not None
                 unreadable += record is None
                 if isinstance(record, Artifact):
-                    copied = _copy(outgoing, record, target / "artifacts")
-                    artifacts, gone = artifacts + copied, gone + (not copied)
+                    files.take(record)
+                elif isinstance(record, Removal):
+                    files.remove(record)
     refused = 0
     with (target / "quarantine.jsonl").open("x", encoding="utf-8") as lines:
         for raw, refusal in outgoing.quarantine.lines():
@@ -80,9 +83,50 @@ def export(outgoing: Outgoing, target: Path, *, live: bool) -> Exported:
             lines.write(json.dumps(_plain(line)) + "\n")
             artifact = _artifact_in(refusal.content) if refusal is not None else None
             if artifact is not None:
-                copied = _copy(outgoing, artifact, target / "artifacts")
-                artifacts, gone = artifacts + copied, gone + (not copied)
-    return Exported(records, unreadable, refused, artifacts, gone)
+                files.take(artifact)
+    return Exported(records, unreadable, refused, files.copy(), files.gone)
+
+
+class _Files:
+    """The files of artifacts that are here, as records bring and remove them.
+
+    Args:
+        outgoing: Where they are.
+        target: Where they go.
+    """
+
+    def __init__(self, outgoing: Outgoing, target: Path) -> None:
+        self._outgoing = outgoing
+        self._target = target
+        # A later file for the same artifact is the one that counts, as on the platform.
+        self._found: dict[str, tuple[Artifact, Path]] = {}
+        self.gone = 0
+
+    def take(self, artifact: Artifact) -> None:
+        """Take in an artifact, if its file is here."""
+        staging = self._outgoing.staging
+        if staging.is_discarded(artifact.staged):
+            return
+        for source in (staging.path(artifact.staged), self._outgoing.quarantine.folder / artifact.staged):
+            if source.is_file() and not source.is_symlink():
+                self._found[artifact.uri] = artifact, source
+                return
+        self.gone += 1
+
+    def remove(self, removal: Removal) -> None:
+        """Forget what a removal covers."""
+        self._found = {uri: file for uri, file in self._found.items() if not removal.covers(uri)}
+
+    def copy(self) -> int:
+        """Copy what there is, and tell how many files that are."""
+        for artifact, source in self._found.values():
+            below = _BELOW_ROOT.search(artifact.uri)
+            path = below[1] if below is not None else artifact.uri
+            parts = (_name(part) for part in path.split("/") if part)
+            place = self._target.joinpath(_name(entity_of(artifact) or "other"), *parts)
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(source, place)
+        return len(self._found)
 
 
 def _lines(lane: Lane, tail: Tail) -> Iterator[tuple[dict[str, Any], Record | None]]:
@@ -126,22 +170,6 @@ def _artifact_in(content: object) -> Artifact | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, Artifact) else None
-
-
-def _copy(outgoing: Outgoing, artifact: Artifact, folder: Path) -> bool:
-    """Copy the file of an artifact to its path; tell whether it is here."""
-    for source in (outgoing.staging.path(artifact.staged), outgoing.quarantine.folder / artifact.staged):
-        if source.is_file() and not source.is_symlink():
-            break
-    else:
-        return False
-    below = _BELOW_ROOT.search(artifact.uri)
-    path = below[1] if below is not None else artifact.uri
-    place = folder.joinpath(_name(entity_of(artifact) or "other"), *(_name(part) for part in path.split("/") if part))
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A later file for the same artifact is the one that counts, as on the platform.
-    shutil.copyfile(source, place)
-    return True
 
 
 def _name(part: str) -> str:

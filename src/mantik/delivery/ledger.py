@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mantik.delivery.records import Artifact, Batch, Create, RunUpdate, Spans
+from mantik.delivery.records import Artifact, Batch, Create, Removal, RunUpdate, Spans
 
 if TYPE_CHECKING:
     from mantik.delivery.records import Record
@@ -32,7 +32,7 @@ class Counts:
         changes: Beginnings of runs and models, and changes of status, end and name.
         artifacts: Files.
         size: Bytes of those files.
-        others: Inputs, outputs, params and tags of models, traces.
+        others: Inputs, outputs, params and tags of models, traces, removals of artifacts.
     """
 
     metrics: int = 0
@@ -105,7 +105,7 @@ def entity_of(record: Record) -> str:
         return record.run_id
     if isinstance(record, Create):
         return record.local_id
-    if isinstance(record, Artifact):
+    if isinstance(record, Artifact | Removal):
         owners = (found[1] for pattern in _OWNERS if (found := pattern.search(record.uri)) is not None)
         return next(owners, "")
     return record.experiment_id if isinstance(record, Spans) else record.about

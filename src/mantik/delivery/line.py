@@ -40,6 +40,6 @@ class Line:
             self.writer,
             make_shipper if outbox.ships else None,
             delivered=lambda position: outbox.forget(name, position),
-            keep_safe=outbox.outgoing.staging.sync if name == "uploads" else lambda: None,
+            keep_safe=outbox.keep_uploads_safe if name == "uploads" else lambda: None,
             beat=outbox.outgoing.beat,
         )

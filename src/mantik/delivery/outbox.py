@@ -15,15 +15,27 @@ from mantik.auth.login import token_source
 from mantik.auth.urls import platform_origin
 from mantik.delivery.budget import Budget, Losses
 from mantik.delivery.history import History
-from mantik.delivery.ids import is_provisional
 from mantik.delivery.ledger import Counts, RunFacts, entity_of
 from mantik.delivery.line import Line
+from mantik.delivery.open_runs import OpenRuns
 from mantik.delivery.overlay import Overlay
 from mantik.delivery.owner import Owner
-from mantik.delivery.records import Artifact, Batch, Call, Create, RunUpdate, Spans, encode, encode_batch, encode_points
+from mantik.delivery.records import (
+    Artifact,
+    Batch,
+    Call,
+    Create,
+    Removal,
+    RunUpdate,
+    Spans,
+    encode,
+    encode_batch,
+    encode_points,
+)
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 from mantik.delivery.spool import Outgoing, identities_of
 from mantik.delivery.staged import StagedFiles
+from mantik.delivery.superseded import Superseded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["Outbox"]
 
 _logger = logging.getLogger(__name__)
+
+_OPEN_STATUSES = frozenset({None, "RUNNING", "SCHEDULED"})
 
 
 class Outbox:
@@ -73,13 +87,16 @@ class Outbox:
         self.staged = StagedFiles()
         self.runs: dict[str, RunFacts] = {}
         self.models: dict[str, str] = {}
-        self.open_runs: dict[str, None] = {}
+        self.open_runs = OpenRuns(self.outgoing, self.identities)
         self.down_until = 0.0
         # The end of a run could not be put on disk: the folder stays, so that `mantik sync` ends the run.
         self._misses_an_end = False
         self._budget = Budget(settings.spool, settings.spool_limit)
+        self._superseded = Superseded(self.outgoing.staging, self._budget)
         # Re-entrant: a signal handler that ends a run may interrupt a call that holds it.
         self._lock = threading.RLock()
+        # One of its own: to delete a large copy takes time, and points are not to wait for it.
+        self._artifacts_lock = threading.RLock()
         self._points = Line(self, "points")
         self._uploads: Line | None = None
         self._closed = False
@@ -219,6 +236,8 @@ class Outbox:
     def record_artifact(self, uri: str, source: Path) -> None:
         """Record a file for an artifact URI: the file may be changed or deleted when this returns.
 
+        An older copy that waits for the same URI is not uploaded any more, and deleted.
+
         Raises:
             OSError: The file cannot be read, or the settings are strict and it cannot be copied.
         """
@@ -239,9 +258,36 @@ class Outbox:
                 raise
             self.losses.note(Artifact(uri, "lost", size), error)
             return
-        with self._lock:
+        with self._artifacts_lock:
+            older = self.staged.waiting_at(uri)
             if not self._record("uploads", Artifact(uri, staged, size)):
                 self.outgoing.staging.drop(staged)
+            elif older is not None:
+                self._superseded.replace(older, staged)
+
+    def record_removal(self, uri: str) -> None:
+        """Record that nothing is to be left at an artifact URI and below it, of what was recorded so far.
+
+        Copies that wait for such a URI are not uploaded any more, and deleted.
+        """
+        removal = Removal(uri.rstrip("/"))
+        with self._artifacts_lock:
+            covered = self.staged.covered_by(removal)
+            if self._record("uploads", removal):
+                self._superseded.remove(covered)
+
+    def keep_uploads_safe(self) -> None:
+        """Make the files that wait survive the death of the node, and delete those for which newer ones do.
+
+        Raises:
+            OSError: The device reports an error. Nothing was deleted.
+        """
+        held = self._superseded.held()
+        self.outgoing.staging.sync()
+        if held and self._uploads is not None:
+            # Without its record a newer file is worth nothing.
+            self._uploads.writer.sync()
+            self._superseded.release(held)
 
     def introduce(self, run_id: str, name: str | None, experiment_id: str | None) -> None:
         """Remember what a receipt says about a run."""
@@ -257,27 +303,31 @@ class Outbox:
         """Remember that this process has a run open, so that the run is ended should the process vanish."""
         # Its thread gives the signs of life without which a sync on another machine takes the process for gone.
         self._points.worker.start()
-        self.open_runs[run_id] = None
-        try:
-            self.outgoing.open_run(run_id)
-        except OSError as error:
-            _logger.debug("The run %s cannot be noted as open: %s", run_id, error)
+        self.open_runs.add(run_id)
 
     def note_closed(self, run_id: str) -> None:
         """Forget that this process has a run open."""
-        # A run that goes on under its provisional id is ended under the server's.
-        for known in {run_id, *(other for other in list(self.open_runs) if self._is_same(other, run_id))}:
-            self.open_runs.pop(known, None)
-            if known in self.runs and run_id in self.runs:
+        names = self.open_runs.close(run_id)
+        if run_id in self.runs:
+            for known in names & self.runs.keys():
                 self.runs[known].status = self.runs[run_id].status
-            try:
-                self.outgoing.close_run(known)
-            except OSError as error:
-                _logger.debug("The run %s cannot be noted as closed: %s", known, error)
 
-    def _is_same(self, local_id: str, run_id: str) -> bool:
-        identity = self.identities.get(local_id) if is_provisional(local_id) else None
-        return identity is not None and identity.server_id == run_id
+    def hand_over(self, run_id: str) -> None:
+        """Leave a run open for another process that goes on with it, such as the next attempt of a requeued job.
+
+        Promises: nothing that becomes of this process ends the run from now on, neither a signal nor its end nor a
+        `mantik sync` after it. `note_open` takes this back.
+        """
+        known = [self.runs[name] for name in self.open_runs.hand_over(run_id) if name in self.runs]
+        if any(facts.status not in _OPEN_STATUSES for facts in known):
+            # A signal was heard of before this, and the run was ended for its sake.
+            self.record_update(RunUpdate(run_id, "RUNNING", None, None))
+        for facts in known:
+            facts.status = "RUNNING"
+
+    def is_handed_over(self, run_id: str) -> bool:
+        """Tell whether a run is another process's to end."""
+        return self.open_runs.is_handed_over(run_id)
 
     def flush(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
         """Wait until everything that was recorded is on the server; tell whether it is.
@@ -309,6 +359,11 @@ class Outbox:
             for entity, number in list(shipper.refused.items()):
                 owner = self.owner_of(entity)
                 refused[owner] = refused.get(owner, 0) + number
+        # Asked after the counts, so that nothing is counted as settled twice.
+        uploader = self._uploads.worker.shipper if self._uploads is not None else None
+        passed = uploader.position if uploader is not None else None
+        for entity, counts in self._superseded.counts(passed).items():
+            settled.setdefault(self.owner_of(entity), Counts()).add(counts)
         return sent, settled, refused
 
     def forget(self, lane: LaneName, position: Position) -> None:
@@ -318,6 +373,7 @@ class Outbox:
         self.overlay.forget(lane, position)
         if lane == "uploads":
             self.staged.forget(position)
+            self._superseded.forget(position)
 
     def close(self, timeout: float, *, give_up_when_down: bool = False) -> bool:
         """Deliver what is left within a time in seconds and end the threads; tell whether nothing is left.
@@ -355,16 +411,16 @@ class Outbox:
             facts = self.runs[run_id] = RunFacts()
         return facts
 
-    def _record(self, lane: LaneName, record: RunUpdate | Create | Call | Spans | Artifact) -> bool:
+    def _record(self, lane: LaneName, record: RunUpdate | Create | Call | Spans | Artifact | Removal) -> bool:
         payload = encode(record)
         with self._lock:
             try:
                 line = self._points
                 if lane == "uploads":
                     line = self._open_uploads()
-                # The end of a run is small and dear: it is over no budget.
-                ends = isinstance(record, RunUpdate)
-                position = line.writer.append(payload) if ends else self._append(line, payload)
+                # The end of a run is small and dear, and a removal makes room: both are over no budget.
+                is_free = isinstance(record, RunUpdate | Removal)
+                position = line.writer.append(payload) if is_free else self._append(line, payload)
             except (OSError, ValueError) as error:
                 self._lose(record, error)
                 return False
@@ -374,7 +430,9 @@ class Outbox:
             if isinstance(record, RunUpdate | Call):
                 self.overlay.add(lane, position, record)
             if isinstance(record, Artifact):
-                self.staged.add(record.uri, record.staged, record.size, position)
+                self.staged.add(record, position)
+            elif isinstance(record, Removal):
+                self.staged.remove(record, position)
             line.worker.wake(position)
             return True
 

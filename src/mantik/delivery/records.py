@@ -12,7 +12,8 @@ them thousands of times and names would be half of their bytes:
   it was asked for at a time (seconds since 1970) without an answer; what to send;
 * ``["call", name, about, body]``: one request of `mantik.delivery.calls` about one entity;
 * ``["spans", experiment_id, base64]``: spans of traces, as OpenTelemetry's protocol has them;
-* ``["artifact", uri, staged, size]``: a file for an artifact URI, its name among the staged files, its size in bytes.
+* ``["artifact", uri, staged, size]``: a file for an artifact URI, its name among the staged files, its size in bytes;
+* ``["removal", uri]``: the file at an artifact URI, or the folder with all that is in it, is to be removed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "Create",
     "MetricItem",
     "Record",
+    "Removal",
     "RunUpdate",
     "Spans",
     "TextItem",
@@ -147,7 +149,23 @@ class Artifact:
         return ["artifact", self.uri, self.staged, self.size]
 
 
-Record: TypeAlias = "Batch | RunUpdate | Create | Call | Spans | Artifact"
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """An artifact URI of which nothing is to be left: neither a file nor a folder with what is in it."""
+
+    uri: str
+
+    def as_list(self) -> list[Any]:
+        """Return what is encoded."""
+        return ["removal", self.uri]
+
+    def covers(self, uri: str) -> bool:
+        """Tell whether an artifact goes with it."""
+        top = self.uri.rstrip("/")
+        return uri == top or uri.startswith(f"{top}/")
+
+
+Record: TypeAlias = "Batch | RunUpdate | Create | Call | Spans | Artifact | Removal"
 
 # One encoder for all calls: json.dumps with options builds a new one each time. ASCII only, so that no line separator
 # of Unicode is ever taken for the end of a record's line.
@@ -220,6 +238,8 @@ def _decode_rare(items: object) -> Record:
             if not _STAGED.fullmatch(staged):
                 raise ValueError(f"an artifact whose copy is named {staged[:80]!r}, which is no name of a staged file")
             return Artifact(uri, staged, size)
+        case ["removal", str() as uri]:
+            return Removal(uri)
     raise ValueError("a record of a kind that this version does not know")
 
 

@@ -11,7 +11,7 @@ from mantik.delivery.calls import CALLS
 from mantik.delivery.creation import Creator, WaitingError
 from mantik.delivery.ids import UnresolvedError, is_provisional
 from mantik.delivery.ledger import entity_of
-from mantik.delivery.records import Artifact, Batch, Call, Create, RunUpdate, Spans
+from mantik.delivery.records import Artifact, Batch, Call, Create, Removal, RunUpdate, Spans
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Sender:
         self._creator = Creator(api, identities)
         self._roots: dict[str, str] = {}
         self._uploaded: list[str] = []
+        self._superseded: list[Artifact] = []
 
     def send(self, request: Request) -> list[Batch]:
         """Send a request.
@@ -95,6 +96,11 @@ class Sender:
         done, self._uploaded = self._uploaded, []
         return done
 
+    def superseded(self) -> list[Artifact]:
+        """Return the artifacts that were left out since the last call, because their files are not wanted any more."""
+        left_out, self._superseded = self._superseded, []
+        return left_out
+
     def is_well(self) -> bool:
         """Tell whether the server answers what every MLflow server can answer."""
         try:
@@ -108,6 +114,8 @@ class Sender:
         """Say in a few words what a request is."""
         if isinstance(request, Artifact):
             return f"artifact {request.uri}"
+        if isinstance(request, Removal):
+            return f"removal of {request.uri}"
         if isinstance(request, Create):
             return f"the {request.kind} itself"
         return CALLS[request.name].words if isinstance(request, Call) else "spans of traces"
@@ -135,7 +143,7 @@ class Sender:
             return [*item[:4], self._identities.server_id(item[4]), *item[5:]]
         return item
 
-    def _other(self, request: RunUpdate | Create | Call | Spans | Artifact) -> None:
+    def _other(self, request: RunUpdate | Create | Call | Spans | Artifact | Removal) -> None:
         if isinstance(request, RunUpdate):
             if request.status not in _STATUSES:
                 # A server would do nothing about it, and say nothing.
@@ -153,6 +161,8 @@ class Sender:
             except ValueError:
                 raise RefusedError("the spans are no base64: the record was changed") from None
             self._api.send_spans(self._creator.experiment_id(request.experiment_id), spans)
+        elif isinstance(request, Removal):
+            self._removal(request)
         else:
             self._artifact(request)
 
@@ -177,11 +187,10 @@ class Sender:
                 self._create_experiments_in(item)
 
     def _artifact(self, artifact: Artifact) -> None:
+        if self._staging.is_discarded(artifact.staged):
+            self._superseded.append(artifact)
+            return
         uri = self._destination(artifact.uri)
-        if ".." in uri.split("/"):
-            raise RefusedError(f"its artifact URI {uri!r} leads elsewhere")
-        if not uri.startswith("mlflow-artifacts:"):
-            raise RefusedError(f"the platform keeps artifacts of this run at {uri}, where mantik cannot put them")
         path = self._staging.path(artifact.staged)
         try:
             size = path.stat().st_size
@@ -195,10 +204,35 @@ class Sender:
                 else:
                     self._api.put_artifact(uri, file)
         except FileNotFoundError:
-            raise RefusedError("its copy is gone from the spool") from None
-        self._uploaded.append(artifact.staged)
+            if not self._staging.is_discarded(artifact.staged):
+                raise RefusedError("its copy is gone from the spool") from None
+            # A moment ago.
+            self._superseded.append(artifact)
+        else:
+            self._uploaded.append(artifact.staged)
+
+    def _removal(self, removal: Removal) -> None:
+        if not entity_of(removal):
+            # All runs of an experiment are below one folder.
+            raise RefusedError(f"{removal.uri!r} is not among the artifacts of a run, model or trace")
+        self._api.remove_artifact(self._destination(removal.uri))
 
     def _destination(self, uri: str) -> str:
+        """Return where an artifact is on the server.
+
+        Raises:
+            RefusedError: It is nowhere where the server would let mantik put or remove it.
+            UnresolvedError: The run or model is not there yet.
+            UnavailableError: The server has to be asked, and cannot be now.
+        """
+        uri = self._translated(uri)
+        if ".." in uri.split("/"):
+            raise RefusedError(f"its artifact URI {uri!r} leads elsewhere")
+        if not uri.startswith("mlflow-artifacts:"):
+            raise RefusedError(f"the platform keeps artifacts of this run at {uri}, where mantik has no part in them")
+        return uri
+
+    def _translated(self, uri: str) -> str:
         assumed = _ASSUMED.match(uri)
         if assumed is None:
             return self._identities.translate(uri)

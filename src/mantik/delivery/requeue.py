@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mantik.auth.cache import make_private
 from mantik.delivery.ids import provisional_ids_in
 from mantik.delivery.journal import JournalWriter, Position
-from mantik.delivery.records import Artifact, Call, Create, RunUpdate, decode, encode
+from mantik.delivery.records import Artifact, Call, Create, Removal, RunUpdate, decode, encode
 from mantik.delivery.segment import numbers_in, path_of
 from mantik.delivery.spool import REQUEUED, Outgoing
 
@@ -153,7 +153,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _follows_uploads(record: Record) -> bool:
     """Tell whether a record goes with the artifacts, as when it was recorded first."""
-    return isinstance(record, Artifact) or (isinstance(record, Call) and record.name == "finalize")
+    return isinstance(record, Artifact | Removal) or (isinstance(record, Call) and record.name == "finalize")
 
 
 def _write(lane: Lane, records: Sequence[Record], moment: float) -> None:

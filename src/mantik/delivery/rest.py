@@ -194,10 +194,7 @@ class MlflowApi:
             RefusedError: The server will not take it.
             UnavailableError: It may take it later.
         """
-        path = uri.removeprefix(_ARTIFACT_SCHEME).lstrip("/")
-        # A file's name may hold bytes that are no text: they are written out, instead of ending the delivery.
-        address = self.uri + _ARTIFACTS + quote(path, errors="backslashreplace")
-        answer = self._answer("PUT", address, _TIMEOUT, data=content)
+        answer = self._answer("PUT", self._address_of(uri), _TIMEOUT, data=content)
         if answer.ok and not answer.content.strip():
             return
         is_json = "json" in answer.headers.get("Content-Type", "")
@@ -206,6 +203,49 @@ class MlflowApi:
             raise RefusedError(f"the platform refuses the path or the file: {answer.text[:500]}", 400)
         # An older server answers with an object, a sign-in page of the network with anything else.
         _verdict(answer)
+
+    def remove_artifact(self, uri: str) -> None:
+        """Remove an artifact, or a folder with all that is in it; one that is not there is fine.
+
+        Args:
+            uri: Its whole artifact URI, ``mlflow-artifacts:/...``.
+
+        Raises:
+            RefusedError: The server will not do it.
+            UnavailableError: It may do it later.
+        """
+        try:
+            answer = self._answer("DELETE", self._address_of(uri), _TIMEOUT)
+            if not answer.ok or answer.content.strip():
+                _verdict(answer)
+        except RefusedError as error:
+            if error.status != 404:  # noqa: PLR2004  # gone already
+                raise
+        except UnavailableError as error:
+            # Some stores fail where there is nothing to remove, and a proxy in between may forbid the method.
+            forbidden = error.status in {404, 405, 501}
+            if not forbidden and error.status != 500:  # noqa: PLR2004
+                raise
+            if not self._has_artifact(uri):
+                return
+            if not forbidden:
+                raise
+            raise RefusedError(f"the platform removes no artifacts (HTTP {error.status})", error.status) from None
+
+    def _has_artifact(self, uri: str) -> bool:
+        """Ask the server whether something is at an artifact URI.
+
+        Raises:
+            RefusedError: The server will not tell.
+            UnavailableError: It may tell later.
+        """
+        folder, _, name = _path_of(uri).rstrip("/").rpartition("/")
+        answer = self.call("GET", _ARTIFACTS.rstrip("/"), {"path": folder})
+        return any(file.get("path", "").rpartition("/")[2] == name for file in answer.get("files", ()))
+
+    def _address_of(self, uri: str) -> str:
+        # A file's name may hold bytes that are no text: they are written out, instead of ending the delivery.
+        return self.uri + _ARTIFACTS + quote(_path_of(uri), errors="backslashreplace")
 
     def send_spans(self, experiment_id: str, request: bytes) -> None:
         """Send spans of traces, as OpenTelemetry's protocol has them.
@@ -239,6 +279,10 @@ class MlflowApi:
             problem = str(error)
         # Raised outside the except block: a chained error would carry the request, and with it the token.
         raise UnavailableError(problem, unanswered=unanswered)
+
+
+def _path_of(uri: str) -> str:
+    return uri.removeprefix(_ARTIFACT_SCHEME).lstrip("/")
 
 
 def _never_arrived(error: requests.RequestException) -> bool:

@@ -15,10 +15,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from mantik.delivery.framing import FORMAT
+from mantik.delivery.history import waiting_records
 from mantik.delivery.ids import NO_ROOM
 from mantik.delivery.journal import Damage, Position, read
 from mantik.delivery.ledger import Counts, entity_of
-from mantik.delivery.records import Batch, RunUpdate, decode
+from mantik.delivery.records import Artifact, Batch, Removal, RunUpdate, decode
 from mantik.delivery.requests import Sender, halves, is_there_already
 from mantik.delivery.rest import RefusedError, UnavailableError
 from mantik.delivery.segment import NEWER_FORMAT
@@ -77,7 +78,7 @@ class Shipper:
     ) -> None:
         self.position: Position = lane.cursor.load()
         # By run, model and experiment: what the server has, what is done with in one way or another, and how many
-        # things are in quarantine.
+        # things are in quarantine. A file that was superseded is done with, and neither sent nor refused.
         self.sent: dict[str, Counts] = {}
         self.settled: dict[str, Counts] = {}
         self.refused: dict[str, int] = {}
@@ -89,7 +90,8 @@ class Shipper:
         self._requests: deque[Request] = deque()
         self._window: dict[str, Counts] = {}
         self._aside: dict[str, Counts] = {}
-        self._uploaded: list[str] = []
+        self._done_files: list[str] = []
+        self._uploaded_before: list[tuple[Position, str]] | None = None
         self._window_end = self.position
         self.failures = 0
         self._suspects = 0
@@ -114,7 +116,7 @@ class Shipper:
         for entity, counts in self._window.items():
             self.settled.setdefault(entity, Counts()).add(counts)
             self.sent.setdefault(entity, Counts()).add(counts.minus(self._aside.get(entity, Counts())))
-        self._window, self._aside, self._uploaded = {}, {}, []
+        self._window, self._aside, self._done_files = {}, {}, []
         return True
 
     def _keep_position(self) -> None:
@@ -130,7 +132,7 @@ class Shipper:
             stored = False
         if not self._keep:
             self._lane.cursor.remove_delivered(self._lane.journal, self._window_end)
-            for name in self._uploaded:
+            for name in self._done_files:
                 self._outgoing.staging.drop(name)
         if not stored:
             # There may be room now; a file that is gone must not be looked for again.
@@ -172,7 +174,7 @@ class Shipper:
         records: list[Record] = []
         points = 0
         # An attempt before this one may have ended halfway.
-        self._window_end, self._window, self._aside, self._uploaded = self.position, {}, {}, []
+        self._window_end, self._window, self._aside, self._done_files = self.position, {}, {}, []
         entries = read(self._lane.journal, self.position, tail=self._tail, limit_bytes=_WINDOW_BYTES)
         for entry in islice(entries, self._lane.window_records):
             if isinstance(entry, Damage):
@@ -191,13 +193,30 @@ class Shipper:
                 except ValueError as error:
                     self._refuse(str(error), "", "a record", entry.payload.decode(errors="replace"))
                 else:
-                    records.append(record)
+                    if not (isinstance(record, Removal) and self._was_done(record, entry.end)):
+                        records.append(record)
                     self._window.setdefault(entity_of(record), Counts()).count(record)
                     points += len(record.metrics) if isinstance(record, Batch) else 0
             self._window_end = entry.end
             if points >= _WINDOW_POINTS:
                 break
         self._requests.extend(requests_for(records))
+
+    def _was_done(self, removal: Removal, end: Position) -> bool:
+        """Tell whether a removal was done already, though the cursor that said so is lost.
+
+        So it was where a file that was recorded behind it is not here any more. To do it once more would remove that
+        file, which nobody could upload again.
+        """
+        if self._uploaded_before is None:
+            later = waiting_records(self._lane, tail=self._tail, start=self.position, about=b'"artifact"')
+            staging = self._outgoing.staging
+            self._uploaded_before = [
+                (position, record.uri)
+                for position, record in later
+                if isinstance(record, Artifact) and staging.is_missing(record.staged)
+            ]
+        return any(position > end and removal.covers(uri) for position, uri in self._uploaded_before)
 
     def _send(self, request: Request) -> tuple[Request, ...]:
         """Send a request; return its halves where the server refuses it, until the bad ones are alone."""
@@ -209,7 +228,10 @@ class Shipper:
             if is_there_already(error) and not halves(request):
                 return ()
             parts = self._part(request, error)
-        self._uploaded += self._sender.uploaded()
+        self._done_files += self._sender.uploaded()
+        for artifact in self._sender.superseded():
+            self._done_files.append(artifact.staged)
+            self._aside.setdefault(entity_of(artifact), Counts()).count(artifact)
         return parts
 
     def _part(self, request: Request, error: RefusedError) -> tuple[Request, ...]:

@@ -33,9 +33,10 @@ class Staging:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler that logs a file may interrupt a call that holds it.
+        self._lock = threading.RLock()
         self._number = 0
-        self._unsafe: list[Path] = []
+        self._unsafe: dict[Path, None] = {}
 
     def take(self, source: Path) -> tuple[str, int]:
         """Copy a file and return its name here and its size in bytes.
@@ -59,7 +60,7 @@ class Staging:
                     size = os.fstat(writing.fileno()).st_size
                 undo.pop_all()
         with self._lock:
-            self._unsafe.append(copy)
+            self._unsafe[copy] = None
         return name, size
 
     def path(self, name: str) -> Path:
@@ -84,12 +85,45 @@ class Staging:
                 _sync(path)
             with self._lock:
                 # One by one: what a device refuses is tried again.
-                self._unsafe.remove(path)
+                self._unsafe.pop(path, None)
+
+    def is_safe(self, name: str) -> bool:
+        """Tell whether a file that was taken here survives the death of the node."""
+        with self._lock:
+            return self.path(name) not in self._unsafe
+
+    def discard(self, name: str) -> bool:
+        """Delete a staged file that is not to be uploaded any more; tell whether it was there.
+
+        A mark stays in its place, so that whoever comes to upload it does not take it for lost.
+
+        Raises:
+            OSError: It cannot be deleted, or not be marked. Then it is there still.
+        """
+        copy = self.path(name)
+        if not copy.exists():
+            return False
+        # First: whoever finds no file looks for the mark.
+        os.close(os.open(self._mark(name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        copy.unlink(missing_ok=True)
+        return True
+
+    def is_discarded(self, name: str) -> bool:
+        """Tell whether a staged file is not to be uploaded any more."""
+        return self._mark(name).exists()
+
+    def is_missing(self, name: str) -> bool:
+        """Tell whether a staged file is not here though nobody discarded it: it was uploaded or refused, or is lost."""
+        return not self.path(name).exists() and not self.is_discarded(name)
 
     def drop(self, name: str) -> None:
-        """Delete a staged file, if it is there."""
-        with contextlib.suppress(OSError):
-            self.path(name).unlink()
+        """Delete all that is here of a staged file, if there is something."""
+        for path in (self.path(name), self._mark(name)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _mark(self, name: str) -> Path:
+        return self._folder / f"{name}.gone"
 
 
 def _sync(path: Path) -> None:

@@ -16,7 +16,7 @@ from mantik.delivery.records import Batch, RunUpdate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mantik.delivery.records import Artifact, Call, Create, MetricItem, Record, Spans, TextItem
+    from mantik.delivery.records import Artifact, Call, Create, MetricItem, Record, Removal, Spans, TextItem
 
 __all__ = ["Request", "requests_for"]
 
@@ -26,7 +26,7 @@ MAX_METRICS = 1000
 MAX_TEXTS = 100
 """Params or tags of one request, and metrics that need care."""
 
-Request: TypeAlias = "Batch | RunUpdate | Create | Call | Spans | Artifact"
+Request: TypeAlias = "Batch | RunUpdate | Create | Call | Spans | Artifact | Removal"
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import shutil
@@ -11,7 +12,11 @@ from urllib.parse import urlsplit
 
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.store.artifact.artifact_repo import verify_artifact_path
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 from mlflow.tracking._tracking_service.utils import get_tracking_uri
@@ -20,7 +25,6 @@ from mlflow.utils.file_utils import relative_path_to_artifact_path
 from mantik.delivery.ids import UnresolvedError
 from mantik.delivery.registry import outbox_for
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
-from mantik.plugins.asking import SETTLE_SECONDS
 
 if TYPE_CHECKING:
     from mantik.delivery.outbox import Outbox
@@ -45,7 +49,8 @@ def repository_for(artifact_uri: str, *args: Any, **options: Any) -> MantikArtif
 class MantikArtifacts(MlflowArtifactsRepository):
     """The artifacts of one run, model or trace. Any thread may call.
 
-    What was logged can be listed and read at once, from the spool or from the platform, wherever it is.
+    What was logged can be listed and read at once, from the spool or from the platform, wherever it is; what was
+    removed can not.
 
     Args:
         artifact_uri: Where they are, or will be.
@@ -94,9 +99,15 @@ class MantikArtifacts(MlflowArtifactsRepository):
         outbox = outbox_for(self._claimed)
         if outbox is None:
             return list(super().list_artifacts(path))
-        found = {info.path: info for info in self._listed(outbox, path)}
+        # Asked for before the platform is: what arrives in between is then at worst in both.
+        staged, removals = outbox.staged.below(self._root), outbox.staged.removals()
+        found = {
+            info.path: info
+            for info in self._listed(outbox, path)
+            if not any(removal.covers(f"{self._root}/{info.path}") for removal in removals)
+        }
         prefix = f"{path.strip('/')}/" if path else ""
-        for file in outbox.staged.below(self._root):
+        for file in staged:
             if not file.path.startswith(prefix):
                 continue
             name, _, deeper = file.path[len(prefix) :].partition("/")
@@ -106,35 +117,27 @@ class MantikArtifacts(MlflowArtifactsRepository):
         return sorted(found.values(), key=lambda info: info.path)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
-        """Delete artifacts on the platform, after what was logged before has arrived there."""
+        """Record that a file, a folder with all that is in it, or everything is to be removed."""
         outbox = outbox_for(self._claimed)
-        if outbox is not None:
-            outbox.flush(SETTLE_SECONDS, give_up_when_down=True)
-            if not outbox.answers():
-                raise MlflowException(
-                    f"Deleting artifacts needs the platform at {outbox.uri}, which cannot be asked now.",
-                    error_code=TEMPORARILY_UNAVAILABLE,
-                )
-            stock = self._on_server(outbox)
-            if stock is not None:
-                stock.delete_artifacts(artifact_path)
+        if outbox is None:
+            super().delete_artifacts(artifact_path)
             return
-        super().delete_artifacts(artifact_path)
+        path = artifact_path or ""
+        # The end of a folder's name; a slash alone is none.
+        path = path.rstrip("/") or path
+        verify_artifact_path(path)
+        outbox.record_removal(posixpath.join(self._root, path))
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         outbox = outbox_for(self._claimed)
         if outbox is None:
             super()._download_file(remote_file_path, local_path)
             return
-        staged = outbox.staged.at(self._root, remote_file_path)
-        if staged is not None:
-            try:
-                shutil.copyfile(outbox.outgoing.staging.path(staged), local_path)
-            except FileNotFoundError:
-                # Uploaded a moment ago.
-                pass
-            else:
-                return
+        if self._copied(outbox, remote_file_path, local_path):
+            return
+        uri = posixpath.join(self._root, remote_file_path)
+        if any(removal.covers(uri) for removal in outbox.staged.removals()):
+            raise MlflowException(f"The artifact {remote_file_path} was removed.", error_code=RESOURCE_DOES_NOT_EXIST)
         # Asked first with a short time limit: MLflow's own request would try for minutes.
         stock = self._on_server(outbox) if outbox.answers() else None
         if stock is None:
@@ -143,6 +146,19 @@ class MantikArtifacts(MlflowArtifactsRepository):
                 error_code=TEMPORARILY_UNAVAILABLE,
             )
         stock._download_file(remote_file_path, local_path)  # noqa: SLF001  # MLflow's seam for subclasses
+
+    def _copied(self, outbox: Outbox, path: str, local_path: str) -> bool:
+        """Copy a file that waits; tell whether one does."""
+        tried: str | None = None
+        while True:
+            name = outbox.staged.at(self._root, path)
+            if name is None or name == tried:
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                # FileNotFoundError: uploaded a moment ago, or logged again.
+                shutil.copyfile(outbox.outgoing.staging.path(name), local_path)
+                return True
+            tried = name
 
     def _listed(self, outbox: Outbox, path: str | None) -> list[FileInfo]:
         """List what the platform has; nothing where it cannot be asked or has no such run yet."""

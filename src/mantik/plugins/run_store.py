@@ -148,6 +148,11 @@ class RunStore(RestStore):
         status = true_status(None if run_status is None else RunStatus.to_string(run_status))
         if status in _OPEN_STATUSES:
             self._note_open(outbox, run_id)
+        elif status is not None and outbox.is_handed_over(run_id):
+            # Another process goes on with it, and MLflow ends at exit whatever is open here.
+            if run_name is not None:
+                outbox.record_update(RunUpdate(run_id, None, None, run_name))
+            return self.get_run(run_id).info
         known = self._runs.get(run_id)
         if end_time is not None and known is not None:
             # The clock may have been set back.
