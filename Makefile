@@ -34,6 +34,7 @@ demo: $(VENV)/.ready-demo  ## track a real training on an embedded platform and 
 
 test: $(VENV)/.ready-dev  ## run the test suite
 	@tools/ensure-chromium
+	@tools/ensure-slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, look for what is missing or twice
@@ -52,7 +53,7 @@ check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
 # The trackers that mantik is compared with, where their dependencies disturb nobody.
 .venv-peers/.ready:
 	$(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check wandb trackio
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check wandb trackio lightning $$(grep '^torch==' constraints.txt)
 	@touch $@
 
 bench: $(VENV)/.ready-dev .venv-peers/.ready  ## measure what tracking costs

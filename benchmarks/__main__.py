@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, delivery, footprint, start, training
+from benchmarks import calls, delivery, footprint, lightning, start, training
 from benchmarks.peers import peers
 from mantik.delivery.ending import close_all
 from mantik.testing import Platform
@@ -43,16 +43,28 @@ def main() -> None:
         os.environ.update(platform.environment(), MANTIK_HOME=home)
         show(console, "Login again (per call, in a running process)", calls.repeated_init(ROUNDS))
         show(console, "Authenticated call (per request, sqlite platform on this machine)", calls.log_metric(ROUNDS))
-        show(console, "Store call (per call)", delivery.calls(home, ROUNDS), pairs=True)
+        show(console, "Store call (per call)", delivery.calls(home, ROUNDS), group=2)
         show(console, "Store call while the shipper is at work (single calls)", delivery.tails(FEW_ROUNDS))
         show(console, "Call of MLflow (per call, same platform)", delivery.fluent(ROUNDS))
-        show(console, "Call of other trackers (per call)", peers(PEERS, ROUNDS), pairs=True)
+        show(console, "Call of other trackers (per call)", peers(PEERS, ROUNDS), group=2)
         show(console, "Visible on the server", delivery.visible(ROUNDS))
         show(
             console,
             "Training (per step of a convolutional network)",
             training.slowdown(platform, home, ROUNDS),
-            pairs=True,
+            group=2,
+        )
+        show(
+            console,
+            "Training with Lightning, 8 metrics logged at every step (per step)",
+            lightning.loggers(platform, home, PEERS, FEW_ROUNDS),
+            group=3,
+        )
+        show(
+            console,
+            "Training with Lightning and a checkpoint every ten steps (per step)",
+            lightning.outage(platform, home, SOME_ROUNDS),
+            group=3,
         )
         show(console, f"Delivery of {delivery.POINTS:,} points (per 1000)", delivery.throughput(FEW_ROUNDS))
         facts(console, "A million points waiting", footprint.waiting(platform, home))
@@ -60,15 +72,15 @@ def main() -> None:
         close_all()
 
 
-def show(console: Console, title: str, figures: list[Figure], *, pairs: bool = False) -> None:
-    """Print one table; the first figure is what the others are compared with, or with pairs the one above."""
+def show(console: Console, title: str, figures: list[Figure], *, group: int | None = None) -> None:
+    """Print one table; the first figure is what the others are compared with, or the first of each group of so many."""
     table = Table(title=title, title_justify="left")
     table.add_column("what", min_width=44)
     for heading in ("median", "min", "max", "ratio"):
         table.add_column(heading, justify="right")
     for number, figure in enumerate(figures):
         low, high = figure.spread
-        base = number - number % 2 if pairs else 0
+        base = 0 if group is None else number - number % group
         ratio = "" if number == base else f"{figure.ratio(figures[base]):.3f}"
         table.add_row(figure.name, _text(figure.median), _text(low), _text(high), ratio)
     console.print(table)

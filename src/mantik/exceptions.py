@@ -12,6 +12,7 @@ The tree:
     ├── PlatformError                          the platform did not do its part
     │   ├── PlatformUnreachableError           no answer: refused, timed out, no route, bad certificate
     │   └── UnexpectedAnswerError              an answer that no platform gives: HTML, 404, a redirect
+    ├── InvalidValueError (also ValueError)    a value that was handed over to be logged cannot be logged
     └── MissingExtraError (also ModuleNotFoundError)   an optional package is not installed
 
 No error carries a password or a token, neither in its text nor in its fields.
@@ -24,6 +25,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "EndpointError",
+    "InvalidValueError",
     "LoginExpiredError",
     "LoginRefusedError",
     "MantikError",
@@ -100,6 +102,19 @@ class UnexpectedAnswerError(PlatformError):
         """Keep the URL and the status beside the text."""
         super().__init__(message, url)
         self.status = status
+
+
+class InvalidValueError(MantikError, ValueError):
+    """A value that was handed over to be logged cannot be logged.
+
+    Attributes:
+        name: The metric or param that was to hold it; empty where it is about all params.
+    """
+
+    def __init__(self, message: str, name: str = "") -> None:
+        """Keep the name beside the text."""
+        super().__init__(message)
+        self.name = name
 
 
 class MissingExtraError(MantikError, ModuleNotFoundError):

@@ -15,7 +15,7 @@ from mantik.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Mode", "Profile", "Settings"]
+__all__ = ["Job", "Mode", "Profile", "Settings"]
 
 Mode: TypeAlias = Literal["online", "offline", "disabled"]
 
@@ -168,6 +168,44 @@ class Settings:
             tracking_uri=self.tracking_uri or profile.tracking_uri,
             api_url=self.api_url or profile.api_url,
             username=profile.username,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The Slurm job that this process is a part of.
+
+    Attributes:
+        job_id: ``17``, or ``16_3`` for the third task of an array.
+        cluster: ``SLURM_CLUSTER_NAME``; empty where Slurm does not say.
+        restart: How often the job was requeued before this attempt.
+        part: Which of the job's processes this is: step and rank, the same in each attempt.
+    """
+
+    job_id: str
+    cluster: str
+    restart: int
+    part: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Job | None:
+        """Read what Slurm says of the job; None outside of one.
+
+        Args:
+            environ: What to read; by default the process's environment.
+        """
+        environ = os.environ if environ is None else environ
+        job_id = _text(environ, "SLURM_JOB_ID")
+        if job_id is None:
+            return None
+        array, task = _text(environ, "SLURM_ARRAY_JOB_ID"), _text(environ, "SLURM_ARRAY_TASK_ID")
+        restart = environ.get("SLURM_RESTART_COUNT", "")
+        return cls(
+            # A task of an array has a job id of its own besides, which tells its user nothing.
+            job_id=f"{array}_{task}" if array is not None and task is not None else job_id,
+            cluster=_text(environ, "SLURM_CLUSTER_NAME") or "",
+            restart=int(restart) if restart.isdecimal() else 0,
+            part=f"{_text(environ, 'SLURM_STEP_ID') or 'batch'}.{_text(environ, 'SLURM_PROCID') or '0'}",
         )
 
 

@@ -8,7 +8,7 @@ from typing_extensions import assert_type
 
 import mantik
 from mantik import Environment, MantikError, autolog, init_tracking
-from mantik.exceptions import MissingExtraError, MissingSettingsError, UnexpectedAnswerError
+from mantik.exceptions import InvalidValueError, MissingExtraError, MissingSettingsError, UnexpectedAnswerError
 from mantik.testing import FaultProxy, Platform, ReadBack, Status
 
 environment = mantik.init_tracking()
@@ -28,6 +28,8 @@ except UnexpectedAnswerError as error:
     assert_type(error.status, int)
 except MissingExtraError as error:
     assert_type(error.extra, str)
+except InvalidValueError as error:
+    assert_type(error.name, str)
 except MantikError:
     pass
 

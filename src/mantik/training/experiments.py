@@ -1,0 +1,48 @@
+"""Which experiment a training asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mantik.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from mantik.training.request import RunRequest
+
+__all__ = ["experiment_for"]
+
+
+def experiment_for(request: RunRequest, client: MlflowClient) -> str | None:
+    """Return the id of the experiment that was asked for, which is created where it is not there yet.
+
+    Args:
+        request: What was asked for.
+        client: MLflow's client for the platform.
+
+    Returns:
+        The id; None where nothing was asked for, which leaves it to MLflow: the experiment of `mlflow.set_experiment`,
+        ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``, else the default one.
+
+    Raises:
+        ConfigurationError: The experiment was deleted, or name and id disagree.
+    """
+    asked, name = request.experiment_id, request.experiment_name
+    if name is None:
+        return asked
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        raise ConfigurationError(
+            f"The experiment {name!r} was deleted. Restore it, or choose another name for experiment_name."
+        )
+    if asked is not None:
+        if experiment is None or experiment.experiment_id != asked:
+            held = "there is none of this name" if experiment is None else f"its id is {experiment.experiment_id!r}"
+            raise ConfigurationError(
+                f"experiment_name is {name!r} and experiment_id is {asked!r}, which disagree: {held}. Give one of them."
+            )
+        return asked
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, artifact_location=request.artifact_location))
