@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mantik.exceptions import MantikError as MantikError
     from mantik.integrations.autolog import autolog as autolog
+    from mantik.integrations.keras import MantikCallback as MantikCallback
     from mantik.integrations.lightning import MantikLogger as MantikLogger
     from mantik.tracking import Environment as Environment
     from mantik.tracking import flush as flush
@@ -20,10 +21,21 @@ if TYPE_CHECKING:
 
 __version__ = "1.0.0.dev0"
 
-__all__ = ["Environment", "MantikError", "MantikLogger", "__version__", "autolog", "flush", "init_tracking", "receipt"]
+__all__ = [
+    "Environment",
+    "MantikCallback",
+    "MantikError",
+    "MantikLogger",
+    "__version__",
+    "autolog",
+    "flush",
+    "init_tracking",
+    "receipt",
+]
 
 _HOMES = {
     "Environment": "mantik.tracking",
+    "MantikCallback": "mantik.integrations.keras",
     "MantikError": "mantik.exceptions",
     "MantikLogger": "mantik.integrations.lightning",
     "autolog": "mantik.integrations.autolog",

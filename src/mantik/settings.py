@@ -15,7 +15,7 @@ from mantik.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Job", "Mode", "Profile", "Settings"]
+__all__ = ["Job", "Mode", "Profile", "Settings", "torchrun_workers"]
 
 Mode: TypeAlias = Literal["online", "offline", "disabled"]
 
@@ -207,6 +207,17 @@ class Job:
             restart=int(restart) if restart.isdecimal() else 0,
             part=f"{_text(environ, 'SLURM_STEP_ID') or 'batch'}.{_text(environ, 'SLURM_PROCID') or '0'}",
         )
+
+
+def torchrun_workers(environ: Mapping[str, str] | None = None) -> int | None:
+    """Return how many processes ``torchrun`` has started on this machine, this one among them; None if it has not.
+
+    Args:
+        environ: What to read; by default the process's environment.
+    """
+    environ = os.environ if environ is None else environ
+    workers = environ.get("LOCAL_WORLD_SIZE", "")
+    return int(workers) if _text(environ, "TORCHELASTIC_RUN_ID") is not None and workers.isdecimal() else None
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:

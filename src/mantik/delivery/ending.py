@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mantik.delivery.launcher import has_lost_a_worker
 from mantik.delivery.receipt import receipt_of
 from mantik.delivery.records import RunUpdate
 from mantik.delivery.registry import all_outboxes, forget
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mantik.delivery.outbox import Outbox
     from mantik.delivery.receipt import Receipt
 
-__all__ = ["begin_end", "close_all", "true_status", "watch"]
+__all__ = ["begin_end", "close_all", "close_worker", "true_status", "watch"]
 
 _logger = logging.getLogger(__name__)
 
@@ -37,9 +38,12 @@ class _Reason:
     """Why this process ends, as far as it is known. A forked child begins anew."""
 
     uncaught: type[BaseException] | None = None
-    terminated: bool = False
+    # What SIGTERM has made of the runs.
+    signalled: str | None = None
     at_exit: bool = False
     watching: bool = False
+    # What the parent of a fork was dealing with at that moment.
+    inherited: BaseException | None = None
 
 
 _reason = _Reason()
@@ -49,25 +53,24 @@ def true_status(status: str | None) -> str | None:
     """Return what a run's status should be, where MLflow does not know how the run ends.
 
     MLflow calls a run FINISHED that is open when a script dies of an exception, and FAILED one that Ctrl-C or a signal
-    ended.
+    ended. KILLED is what a signal makes of it, unless a launcher sent that one because another process had failed.
 
     Args:
         status: What MLflow says.
     """
-    if status not in {"FINISHED", "FAILED"}:
+    if status not in {"FINISHED", "FAILED", "KILLED"} or (status == "FINISHED" and not _reason.at_exit):
+        # The last: somebody ended it on purpose.
         return status
-    if status == "FAILED":
-        handled = sys.exc_info()[1]
-        if _reason.terminated or isinstance(handled, KeyboardInterrupt) or _is_interrupt(_reason.uncaught):
-            return "KILLED"
-        # To leave a `with` block by sys.exit() or sys.exit(0) is no failure.
-        return "FINISHED" if isinstance(handled, SystemExit) and not handled.code else "FAILED"
-    if not _reason.at_exit:
-        # Somebody ended it on purpose.
-        return status
-    if _reason.terminated or _is_interrupt(_reason.uncaught):
+    if _reason.signalled is not None:
+        return _reason.signalled
+    if status == "FINISHED":
+        status = "FAILED" if _reason.uncaught is not None else "FINISHED"
+        return "KILLED" if _is_interrupt(_reason.uncaught) else status
+    handled = sys.exc_info()[1]
+    if status == "KILLED" or isinstance(handled, KeyboardInterrupt) or _is_interrupt(_reason.uncaught):
         return "KILLED"
-    return "FAILED" if _reason.uncaught is not None else "FINISHED"
+    # To leave a `with` block by sys.exit() or sys.exit(0) is no failure.
+    return "FINISHED" if isinstance(handled, SystemExit) and not handled.code else "FAILED"
 
 
 def watch() -> None:
@@ -109,6 +112,20 @@ def close_all(flush: Callable[[Outbox, float], bool] | None = None) -> None:
         if deadline is None:
             deadline = time.monotonic() + outbox.exit_timeout
         _close(outbox, max(0.0, deadline - time.monotonic()), flush)
+
+
+def close_worker() -> None:
+    """Deliver what is left in a process of `multiprocessing`, and end its runs if an error ends it.
+
+    To be called where `multiprocessing` finalizes: what ends the process is still being handled there. No hook for
+    uncaught exceptions hears of it, and nobody ends the runs of a process that was forked.
+    """
+    error = sys.exc_info()[1]
+    is_exit = isinstance(error, SystemExit) and not error.code
+    if error is not None and error is not _reason.inherited and not is_exit:
+        _reason.uncaught = type(error)
+        _end_runs(true_status("FAILED") or "FAILED")
+    close_all()
 
 
 def _close(outbox: Outbox, timeout: float, flush: Callable[[Outbox, float], bool] | None) -> None:
@@ -156,8 +173,8 @@ def _watch_exceptions() -> None:
 
 def _on_sigterm(previous: Any) -> Callable[[int, FrameType | None], None]:  # noqa: ANN401  # signal's own type
     def handler(number: int, frame: FrameType | None) -> None:
-        _reason.terminated = True
-        _end_runs("KILLED")
+        _reason.signalled = _reason.signalled or ("FAILED" if has_lost_a_worker() else "KILLED")
+        _end_runs(_reason.signalled)
         if signal.getsignal(signal.SIGTERM) is not handler:
             # Somebody else took the signal and passes it on: how the process ends is theirs to say.
             return
@@ -190,7 +207,8 @@ def _is_interrupt(kind: type[BaseException] | None) -> bool:
 
 def _begin_anew() -> None:
     """Forget, in a forked child, what happened to its parent."""
-    _reason.uncaught, _reason.terminated, _reason.at_exit = None, False, False
+    _reason.uncaught, _reason.signalled, _reason.at_exit = None, None, False
+    _reason.inherited = sys.exc_info()[1]
 
 
 if hasattr(os, "register_at_fork"):

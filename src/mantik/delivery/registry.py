@@ -86,9 +86,9 @@ def _close_with_the_worker_process() -> None:
     from multiprocessing.util import Finalize
 
     def close() -> None:
-        from mantik.delivery.ending import close_all
+        from mantik.delivery.ending import close_worker
 
-        close_all()
+        close_worker()
 
     # A priority at all is what makes it run at the end.
     Finalize(None, close, exitpriority=0)

@@ -407,7 +407,7 @@ class RunStore(RestStore):
             MlflowException: Nobody knows the provisional id.
         """
         known = self._runs.get(run_id)
-        server_id = run_id
+        server_id, identity = run_id, None
         if is_provisional(run_id):
             identity = outbox.identities.get(run_id)
             if identity is None:
@@ -432,11 +432,7 @@ class RunStore(RestStore):
                 run = run_in(content)
                 self._know(run)
                 return run
-        if known is None:
-            # A run of the server that nobody can look at now, such as the one that a job was given.
-            experiment_id = Settings.from_environment().experiment_id or "0"
-            known = stub_run(run_id, experiment_id, assumed_root(run_id))
-        return known
+        return known or _unseen_run(run_id, identity)
 
     def _restore(self, outbox: Outbox, run_id: str) -> None:
         """Read from the spool what other processes recorded for a run that the server does not have yet."""
@@ -473,6 +469,16 @@ class RunStore(RestStore):
             api = self._local.api = MlflowApi(outbox.uri, outbox.auth)
             self._local.outbox = outbox
         return api
+
+
+def _unseen_run(run_id: str, identity: Identity | None) -> Run:
+    """Return what can be said of a run that the server has, when the server cannot be asked about it."""
+    if identity is not None:
+        # What began without the server and was sent by somebody else, such as the last attempt of a job: as it began.
+        return provisional_run(identity)
+    # Such as the one that a job was given.
+    experiment_id = Settings.from_environment().experiment_id or "0"
+    return stub_run(run_id, experiment_id, assumed_root(run_id))
 
 
 def rest_error(error: RefusedError) -> RestException:

@@ -67,7 +67,7 @@ class Platform:
         self._given_data = data
         self._temporary: Path | None = None
         self._username = username
-        self._password = password or secrets.token_urlsafe(16)
+        self._password = password or _random_password(username)
         self._token_lifetime = token_lifetime
         self._workers = workers
         self._port = port
@@ -288,6 +288,12 @@ class Platform:
 
 _MANTIK = (sys.executable, "-m", "mantik")
 _READY = re.compile(rb"^ready http://127\.0\.0\.1:(?P<port>\d+)\s*$", re.MULTILINE)
+
+
+def _random_password(username: str) -> str:
+    """Return a password that the platform accepts: it has not the user's name in it, not even by chance."""
+    password = secrets.token_urlsafe(16)
+    return _random_password(username) if username and username.lower() in password.lower() else password
 
 
 def _content(output: IO[bytes]) -> bytes:

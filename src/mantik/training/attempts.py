@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from mantik.auth.cache import make_private, write_private
+from mantik.training.identity import RunIdentity
 
 if TYPE_CHECKING:
     from mantik.settings import Job
@@ -47,8 +48,8 @@ class Attempts:
         self._path = self._folder / f"{name[:200]}.json"
         self._job = job
 
-    def take(self, uri: str) -> str | None:
-        """Return the id of the run that an earlier attempt tracked and that nobody has taken up yet; None without one.
+    def take(self, uri: str) -> RunIdentity | None:
+        """Return the run that an earlier attempt tracked and that nobody has taken up yet; None without one.
 
         Args:
             uri: The tracking URI.
@@ -61,22 +62,22 @@ class Attempts:
                 if run["script"] == self._script(uri) and run["attempt"] < self._job.restart:
                     run["attempt"] = self._job.restart
                     self._write(runs)
-                    return str(run["run_id"])
+                    return RunIdentity(run["run_id"], run["experiment_id"], uri)
         return None
 
-    def note(self, uri: str, run_id: str) -> None:
+    def note(self, run: RunIdentity) -> None:
         """Remember that this attempt tracks a run.
 
         Args:
-            uri: The tracking URI.
-            run_id: The run.
+            run: The run.
         """
         with contextlib.suppress(OSError, Timeout), self._locked():
             runs = self._read()
-            if any(run["run_id"] == run_id for run in runs):
+            if any(known["run_id"] == run.run_id for known in runs):
                 return
             self._forget_old()
-            self._write([*runs, {"run_id": run_id, "script": self._script(uri), "attempt": self._job.restart}])
+            ids = {"run_id": run.run_id, "experiment_id": run.experiment_id}
+            self._write([*runs, {**ids, "script": self._script(run.tracking_uri), "attempt": self._job.restart}])
 
     def _script(self, uri: str) -> str:
         content = [uri, self._job.part, str(Path.cwd()), *sys.argv]
@@ -107,6 +108,6 @@ class Attempts:
 
 def _is_run(item: object) -> bool:
     match item:
-        case {"run_id": str(), "script": str(), "attempt": int()}:
+        case {"run_id": str(), "experiment_id": str(), "script": str(), "attempt": int()}:
             return True
     return False

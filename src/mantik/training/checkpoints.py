@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
     from mantik.training.run import TrackedRun
 
-__all__ = ["Checkpoint", "Shelf"]
+__all__ = ["Checkpoint", "Shelf", "is_artifact_folder"]
 
 _logger = logging.getLogger(__name__)
 
 _UNSAFE = re.compile(r"[#%?\\:*\"<>|\x00-\x1f\x7f]")
 """What MLflow's artifact server refuses or decodes in a name, and what some file systems cannot hold."""
+
+_SUFFIXES = (".ckpt", ".weights.h5", ".keras", ".h5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,12 @@ class Checkpoint:
     aliases: tuple[str, ...] = ()
     score: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def is_artifact_folder(name: str) -> bool:
+    """Tell whether a text names a folder that every artifact server holds."""
+    parts = name.strip("/").split("/")
+    return not any(part in {"", ".", ".."} or _UNSAFE.search(part) for part in parts)
 
 
 class Shelf:
@@ -195,7 +203,7 @@ class Shelf:
 
     def _target(self, folder: Path, name: str) -> str:
         """Return the artifact folder of a checkpoint, which holds the file and what is known of it."""
-        stem = name.removesuffix(Path(name).suffix) if Path(name).suffix in {".ckpt", ".keras", ".h5"} else name
+        stem = next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
         return posixpath.join(self._root, self._folder_name(folder), *(_safe(part) for part in stem.split("/")))
 
     def _folder_name(self, folder: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlflow.exceptions import MlflowException
+
 from mantik.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -11,7 +13,9 @@ if TYPE_CHECKING:
 
     from mantik.training.request import RunRequest
 
-__all__ = ["experiment_for"]
+__all__ = ["experiment_for", "is_refusal"]
+
+_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 
 
 def experiment_for(request: RunRequest, client: MlflowClient) -> str | None:
@@ -26,11 +30,27 @@ def experiment_for(request: RunRequest, client: MlflowClient) -> str | None:
         ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``, else the default one.
 
     Raises:
-        ConfigurationError: The experiment was deleted, or name and id disagree.
+        ConfigurationError: The experiment was deleted, its name is none, or name and id disagree.
     """
-    asked, name = request.experiment_id, request.experiment_name
-    if name is None:
-        return asked
+    if request.experiment_name is None:
+        return request.experiment_id
+    try:
+        return _experiment_of_name(request.experiment_name, request, client)
+    except MlflowException as error:
+        if not is_refusal(error):
+            raise
+        raise ConfigurationError(
+            f"experiment_name is {request.experiment_name!r}, which the platform does not take: {error.message}"
+        ) from error
+
+
+def is_refusal(error: MlflowException) -> bool:
+    """Tell whether an error of MLflow says that what was asked for is wrong, and not that something went wrong."""
+    return error.error_code in _REFUSALS
+
+
+def _experiment_of_name(name: str, request: RunRequest, client: MlflowClient) -> str:
+    asked = request.experiment_id
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         raise ConfigurationError(

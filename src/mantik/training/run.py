@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -21,13 +22,15 @@ from mantik.exceptions import ConfigurationError, EndpointError
 from mantik.settings import Job, Settings
 from mantik.tracking import init_tracking
 from mantik.training.attempts import Attempts
-from mantik.training.experiments import experiment_for
+from mantik.training.experiments import experiment_for, is_refusal
 from mantik.training.identity import RunIdentity
+from mantik.training.names import mapped
 from mantik.training.slurm import is_requeued
 from mantik.training.writer import RunWriter
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     from mantik.training.request import RunRequest
 
@@ -78,7 +81,6 @@ class TrackedRun:
         if self._client is None:
             before = mlflow.get_tracking_uri()
             if self.request.tracking_uri is not None:
-                # Asked before anything is changed, so that whoever has begun the active run can end it.
                 _check_active_run(before, self.request.tracking_uri)
                 # As if it had been in the environment: what the user hands over wins.
                 os.environ["MLFLOW_TRACKING_URI"] = self.request.tracking_uri
@@ -193,15 +195,20 @@ class TrackedRun:
             if active.info.run_id == self.run_id:
                 mlflow.end_run(status)
                 return
-            if active.data.tags.get(MLFLOW_PARENT_RUN_ID) != self.run_id:
+            if not self._is_around(active):
                 break
             mlflow.end_run(status)
         # The training ended it itself, or it was begun in another thread.
         self.client.set_terminated(str(self.run_id), status)
 
     def end_from_outside(self, status: str) -> None:
-        """End a run that another process of the same training has opened and cannot end any more."""
-        self.client.set_terminated(str(self.run_id), status)
+        """End a run that another process of the same training has opened and cannot end any more.
+
+        One that is open here is left to whoever began it.
+        """
+        active = mlflow.active_run()
+        if active is None or active.info.run_id != self.run_id:
+            self.client.set_terminated(str(self.run_id), status)
 
     def hand_over(self) -> None:
         """Leave the run open for the next attempt of a requeued job."""
@@ -236,7 +243,7 @@ class TrackedRun:
             )
         self.run_id, self.experiment_id, self.name = run_id, held, active.info.run_name
         self._open, self._owned = True, False
-        tags = dict(self.request.tags or {})
+        tags = self._tags()
         if self.request.run_name is not None:
             tags["mlflow.runName"] = self.request.run_name
         if self.request.description is not None:
@@ -257,14 +264,14 @@ class TrackedRun:
             MLFLOW_RUN_ID.unset()
             self._begin(experiment_id, None)
             return
+        if experiment_id is not None:
+            held = self.client.get_run(run_id).info.experiment_id
+            if held != experiment_id:
+                raise ConfigurationError(
+                    f"The run {run_id!r} is in the experiment {held!r}, not in {experiment_id!r}, which was asked for. "
+                    f"Leave out the experiment: a run stays in its own."
+                )
         self._resume(run_id, "")
-        if experiment_id not in (None, self.experiment_id):
-            held = self.experiment_id
-            self.end("FINISHED")
-            raise ConfigurationError(
-                f"The run {run_id!r} is in the experiment {held!r}, not in {experiment_id!r}, which was asked for. "
-                f"Leave out the experiment: a run stays in its own."
-            )
 
     def _resume_found(self, source: RunIdentity | None, whence: str) -> bool:
         """Go on with the run of a checkpoint or of the job's earlier attempt; tell whether there is one."""
@@ -274,16 +281,17 @@ class TrackedRun:
         job = Job.from_environment()
         candidates = []
         if source is not None and source.tracking_uri.rstrip("/") == uri.rstrip("/"):
-            candidates.append((source.run_id, whence))
+            candidates.append((source, whence))
         taken = Attempts(Settings.from_environment().home, job).take(uri) if job is not None else None
         if taken is not None:
             candidates.append((taken, ""))
-        for run_id, origin in candidates:
-            problem = self._why_not(run_id)
+        for earlier, origin in candidates:
+            problem = self._why_not(earlier.run_id)
             if problem is None:
-                self._resume(run_id, origin)
+                self._resume(earlier.run_id, origin, earlier)
                 return True
-            _logger.warning("The run %s, which %s went on with, %s.", run_id, origin or "this job", problem)
+            whose = f"{origin} comes from" if origin else "this job tracked before"
+            _logger.warning("The run %s, which %s, %s: it is not gone on with.", earlier.run_id, whose, problem)
         return False
 
     def _why_not(self, run_id: str) -> str | None:
@@ -291,17 +299,16 @@ class TrackedRun:
         try:
             run = self.client.get_run(run_id)
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if not is_refusal(error):
                 raise
             return f"is not on the platform at {mlflow.get_tracking_uri()}"
         return "was deleted" if run.info.lifecycle_stage == "deleted" else None
 
-    def _resume(self, run_id: str, whence: str) -> None:
-        tags = {str(key): str(value) for key, value in (self.request.tags or {}).items()}
+    def _resume(self, run_id: str, whence: str, earlier: RunIdentity | None = None) -> None:
         run = mlflow.start_run(
             run_id=run_id,
             run_name=self.request.run_name,
-            tags=tags or None,
+            tags=self._tags() or None,
             description=self.request.description,
             log_system_metrics=self.request.system_metrics,
         )
@@ -309,26 +316,37 @@ class TrackedRun:
         self.run_id, self.experiment_id, self.name = run.info.run_id, run.info.experiment_id, run.info.run_name
         self._open = self._owned = True
         self._params = dict(run.data.params)
-        if run.data.params or run.data.metrics or _ATTEMPT_TAG in run.data.tags:
-            # One that a platform made for its job is resumed by nobody.
+        if earlier is not None and earlier.experiment_id:
+            # Of a run that nobody can look at now MLflow does not know it.
+            self.experiment_id = earlier.experiment_id
+        # One that a platform made for its job is resumed by nobody.
+        if earlier is not None or run.data.params or run.data.metrics or _ATTEMPT_TAG in run.data.tags:
             before = run.data.tags.get(_ATTEMPT_TAG, "1")
-            self.attempt = (int(before) if before.isdecimal() else 1) + 1
+            job = Job.from_environment()
+            # Of a run that nobody can look at now the last attempts may not be known.
+            restarts = 0 if job is None else job.restart
+            self.attempt = max(int(before) if before.isdecimal() else 1, restarts) + 1
             self.writer.set_tags(
                 {_ATTEMPT_TAG: self.attempt, f"{_ATTEMPT_TAG}.{self.attempt}": _describe_attempt(whence)}
             )
 
     def _begin(self, experiment_id: str | None, source: RunIdentity | None) -> None:
-        tags = {str(key): str(value) for key, value in (self.request.tags or {}).items()}
-        tags[_ATTEMPT_TAG] = "1"
+        tags = self._tags() | {_ATTEMPT_TAG: "1"}
         if source is not None:
             tags["mantik.started_from"] = source.run_id
-        run = mlflow.start_run(
-            experiment_id=experiment_id,
-            run_name=self.request.run_name,
-            tags=tags,
-            description=self.request.description,
-            log_system_metrics=self.request.system_metrics,
-        )
+        try:
+            run = mlflow.start_run(
+                experiment_id=experiment_id,
+                run_name=self.request.run_name,
+                tags=tags,
+                description=self.request.description,
+                log_system_metrics=self.request.system_metrics,
+            )
+        except MlflowException as error:
+            if not is_refusal(error):
+                raise
+            which = "of MLflow's settings" if experiment_id is None else repr(experiment_id)
+            raise ConfigurationError(f"The experiment {which} takes no run: {error.message}") from error
         self.run_id, self.experiment_id, self.name = run.info.run_id, run.info.experiment_id, run.info.run_name
         self._open = self._owned = True
         self._params = {}
@@ -351,6 +369,18 @@ class TrackedRun:
             # Its status is for the process to say that began it.
             self._leave_open()
 
+    def _is_around(self, run: Run) -> bool:
+        """Tell whether a run was begun inside of this one, at whatever depth."""
+        parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+        with contextlib.suppress(MlflowException):
+            while parent not in {None, self.run_id}:
+                parent = self.client.get_run(parent).data.tags.get(MLFLOW_PARENT_RUN_ID)
+        return parent is not None and parent == self.run_id
+
+    def _tags(self) -> dict[str, str]:
+        """Return the tags that were asked for, in a form that MLflow takes for old and new runs alike."""
+        return {mapped(str(key)): str(value) for key, value in (self.request.tags or {}).items()}
+
     def _leave_open(self) -> None:
         """See to it that nothing in this process ends the run."""
         outbox = outbox_for(mlflow.get_tracking_uri())
@@ -359,8 +389,8 @@ class TrackedRun:
 
     def _remember_for_the_job(self) -> None:
         job = Job.from_environment()
-        if job is not None and self.run_id is not None:
-            Attempts(Settings.from_environment().home, job).note(mlflow.get_tracking_uri(), self.run_id)
+        if job is not None and self.identity is not None:
+            Attempts(Settings.from_environment().home, job).note(self.identity)
 
     def _watch_the_machine(self) -> None:
         """Record the machine's metrics for a run that somebody else began without."""
@@ -375,6 +405,8 @@ def _check_active_run(before: str, uri: str) -> None:
     active = mlflow.active_run()
     if active is None or _plain(before) == _plain(uri) or Settings.from_environment().mode == "disabled":
         return
+    # Whoever has begun it can end it.
+    mlflow.set_tracking_uri(before)
     raise ConfigurationError(
         f"MLflow's active run {active.info.run_id!r} is at {_shown(before)}, but this training is to be tracked at "
         f"{_shown(uri)}: one training is one run. End the active run before, or call mantik.init_tracking() before "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,8 @@ class RunWriter:
         Raises:
             OSError: It cannot be read.
         """
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         if path.is_dir():
             self._client.log_artifacts(self.run_id, str(path), artifact_path)
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .trainings import BATCHES, Trainings, assert_same_checkpoints, ended, steps, sync
+from .trainings import BATCHES, Trainings, assert_same_checkpoints, ended, points, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,7 +159,7 @@ def test_a_run_ends_as_its_training_does(
     if "after-an-error" in name:
         # The second fit begins at the beginning again.
         logged = [*range(3), *range(expected.points - 3)]
-    assert steps(mantik_platform, training.run_id) == logged
+    assert points(mantik_platform, training.run_id) == [(step, float(step)) for step in logged]
     assert_same_checkpoints(mantik_platform, training.run_id, home / name, expected.checkpoints)
     for text in expected.says:
         assert text in training.output

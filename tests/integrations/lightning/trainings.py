@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
 
-__all__ = ["BATCHES", "Training", "Trainings", "assert_same_checkpoints", "ended", "script", "steps", "sync"]
+__all__ = [
+    "BATCHES",
+    "Training",
+    "Trainings",
+    "assert_same_checkpoints",
+    "ended",
+    "points",
+    "script",
+    "steps",
+    "sync",
+]
 
 BATCHES = 6
 """Steps of an epoch."""
@@ -81,8 +91,8 @@ def trainer(logger, epochs=2, **options):
     return L.Trainer(logger=logger, max_epochs=epochs, accelerator="cpu", devices=1, **quiet, **options)
 
 
-def best_and_last():
-    return ModelCheckpoint(monitor="score", filename="{epoch}-{score:.0f}", save_top_k=2, save_last=True)
+def best_and_last(mode="min"):
+    return ModelCheckpoint(monitor="score", mode=mode, filename="{epoch}-{score:.0f}", save_top_k=2, save_last=True)
 
 
 def send(number):
@@ -99,13 +109,15 @@ def wait(name):
 '''
 
 _WARM = """
-    import io, json, os, sys
+    import gc, json, os, sys
 
     exec(SCRIPT)
-    import mlflow
+    # What a training would import on its way.
+    import git, mlflow, opentelemetry.sdk.metrics
     import mantik.delivery.sync
 
     mantik.MantikLogger
+    gc.freeze()
 
     print("WARM", flush=True)
     order = {}
@@ -285,12 +297,14 @@ def ended(platform: Platform, run_id: str, status: str) -> Run:
     return run
 
 
+def points(platform: Platform, run_id: str, key: str = "number") -> list[tuple[int, float]]:
+    """Return step and value of each point of a metric, in the order in which they were recorded."""
+    return [(point.step, point.value) for point in platform.read_back.metric_history(run_id, key)]
+
+
 def steps(platform: Platform, run_id: str, key: str = "number") -> list[int]:
-    """Return the steps of a metric in the order in which they were recorded; a point's value is its step."""
-    history = platform.read_back.metric_history(run_id, key)
-    if key == "number":
-        assert [point.value for point in history] == [float(point.step) for point in history]
-    return [point.step for point in history]
+    """Return the steps of a metric in the order in which they were recorded."""
+    return [step for step, _ in points(platform, run_id, key)]
 
 
 def assert_same_checkpoints(platform: Platform, run_id: str, folder: Path, names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from mantik.integrations.lightning.model import ModelRecorder
 from mantik.integrations.lightning.namespace import chosen, rank, register
 from mantik.integrations.lightning.session import Session
 from mantik.integrations.lightning.watch import Watch
+from mantik.training.checkpoints import is_artifact_folder
 from mantik.training.params import as_yaml, named
 from mantik.training.request import RunRequest
 from mantik.training.values import flat_metrics
@@ -107,8 +108,11 @@ class MantikLogger(MediaMethods, MLFlowLogger):
         del synchronous
         if not any(log_model is word or log_model == word == "all" for word in _LOG_MODEL_WORDS):
             raise ConfigurationError(f"log_model is {log_model!r}, which is none of: False, True, 'all'.")
-        if not checkpoint_name.strip("/"):
-            raise ConfigurationError("checkpoint_name is empty: give the checkpoints an artifact folder.")
+        if not is_artifact_folder(checkpoint_name):
+            raise ConfigurationError(
+                f"checkpoint_name is {checkpoint_name!r}, which is no artifact folder. Expected is a name or a path such "
+                f"as 'weights/fine', without # % ? \\ : * \" < > |."
+            )
         request = RunRequest(
             experiment_name=experiment_name,
             experiment_id=None if experiment_id is None else str(experiment_id),
@@ -138,9 +142,7 @@ class MantikLogger(MediaMethods, MLFlowLogger):
     def experiment(self) -> MlflowClient:
         """MLflow's client, logged in, for whatever this class has no method for; on other ranks one that does nothing.
 
-        Example::
-
-            self.logger.experiment.set_tag(self.logger.run_id, "reviewed", "yes")
+        For example ``self.logger.experiment.set_tag(self.logger.run_id, "reviewed", "yes")``.
         """
         if rank() > 0:
             dummy: MlflowClient = chosen().loggers.logger.DummyExperiment()
@@ -179,10 +181,13 @@ class MantikLogger(MediaMethods, MLFlowLogger):
     def save_dir(self) -> str | None:
         """Local folder of this run's files, ``<root_dir>/<experiment id>/<run id>``; a later attempt has one within it.
 
-        None on other ranks than zero before the Trainer has set up.
+        Before the first Trainer begins it is `root_dir`; None on other ranks than zero until one has set up.
         """
         if self.run_id is None:
             return None
+        if not self._session.has_met:
+            # With fit(ckpt_path="last") a Trainer looks in <save_dir>/<name>/<version>/checkpoints before it begins.
+            return self.root_dir
         folder, attempt = self._session.folder, self._session.run.attempt
         # What a resumed training writes beside its checkpoints does not meet that of the attempt before.
         return str(folder if attempt == 1 else folder / f"attempt_{attempt}")

@@ -38,9 +38,13 @@ class ModelRecorder:
         self._stop()
         from mlflow.pytorch import log_model
 
+        known = inspect.signature(log_model).parameters
         # Its name is a path up to MLflow 2.
-        name = {"name": "model"} if "name" in inspect.signature(log_model).parameters else {"artifact_path": "model"}
-        log_model(module, signature=self._signature(), **name)
+        options = {"name" if "name" in known else "artifact_path": "model"}
+        if "serialization_format" in known:
+            # By default newer ones trace the module: many cannot be traced, and what is loaded is not of their class.
+            options["serialization_format"] = "pickle"
+        log_model(module, signature=self._signature(), **options)
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep nothing: another process has its own first batch."""

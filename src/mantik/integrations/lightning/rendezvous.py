@@ -25,26 +25,29 @@ class Rendezvous:
         self._maker = os.getpid()
         weakref.finalize(self, _remove, self._path, self._maker)
 
-    def read(self) -> tuple[str, str] | None:
-        """Return the ids of run and experiment that a child has left; None without one."""
+    @property
+    def is_away(self) -> bool:
+        """Whether this is a child's copy."""
+        return os.getpid() != self._maker
+
+    def read(self) -> tuple[str, str, int, Path] | None:
+        """Return run, experiment, attempt and local folder of all runs, as a child has left them; None without one."""
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         match content:
-            case [str() as run_id, str() as experiment_id]:
-                return run_id, experiment_id
+            case [str() as run_id, str() as experiment_id, int() as attempt, str() as root]:
+                return run_id, experiment_id, attempt, Path(root)
         return None
 
-    def write(self, run_id: str, experiment_id: str) -> None:
-        """Leave the ids of run and experiment, where this is a child's copy."""
-        if os.getpid() == self._maker:
-            return
+    def write(self, run_id: str, experiment_id: str, attempt: int, root: Path) -> None:
+        """Leave run, experiment, attempt and local folder of all runs, for whoever has the same logger."""
         half = self._path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             # Without the file the parent does not know the run; the run itself is none the worse.
             half.touch(mode=0o600)
-            half.write_text(json.dumps([run_id, experiment_id]), encoding="utf-8")
+            half.write_text(json.dumps([run_id, experiment_id, attempt, str(root)]), encoding="utf-8")
             half.replace(self._path)
 
 

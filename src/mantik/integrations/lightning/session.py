@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
+import weakref
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,8 +24,6 @@ from mantik.training.run import TrackedRun
 from mantik.training.status import is_signal, status_of
 
 if TYPE_CHECKING:
-    import weakref
-
     from lightning.pytorch import Trainer
 
     from mantik.integrations.lightning.logger import MantikLogger
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _logger = logging.getLogger(__name__)
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 class Session:
@@ -53,20 +56,36 @@ class Session:
         self._checkpoint_name = checkpoint_name
         self._rendezvous = Rendezvous()
         self._trainer: weakref.ref[Trainer] | None = None
+        self._root: Path | None = None
         self._shelf: Shelf | None = None
         self._callbacks: dict[str, Any] = {}
         self._moments: dict[str, dict[str, int]] = {}
         self._written: dict[str, str] = {}
         self._awaits_requeue = False
+        self._state_at_fork = self.run.__getstate__()
+        _sessions.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep what a copy in another process needs to go on with the same run."""
         return {**self.__dict__, "_trainer": None, "_shelf": None, "_callbacks": {}}
 
+    def before_fork(self) -> None:
+        """Keep what a forked child needs."""
+        self._state_at_fork = self.run.__getstate__()
+
+    def after_fork(self) -> None:
+        """Go on in a forked child as a copy in a spawned process does: MLflow's active run is not the child's."""
+        self.run.__setstate__(self._state_at_fork)
+
     @property
     def trainer(self) -> Trainer | None:
         """The Trainer that trains, or trained last; None before one does."""
         return self._trainer() if self._trainer is not None else None
+
+    @property
+    def has_met(self) -> bool:
+        """Whether a Trainer has begun with this logger, in this process or in one that it has started."""
+        return self._trainer is not None or self._root is not None
 
     @property
     def writer(self) -> RunWriter:
@@ -80,6 +99,9 @@ class Session:
         if self._base is not None:
             return Path(self._base)
         trainer = self.trainer
+        if trainer is None and self._root is not None:
+            # The Trainer was at work in a process that this one has started.
+            return self._root
         return Path(trainer.default_root_dir if trainer is not None else Path.cwd()) / "lightning_logs"
 
     @property
@@ -160,17 +182,19 @@ class Session:
             self._awaits_requeue = False
             self.run.reconsider()
 
-    def finish(self, status: str) -> None:
+    def finish(self, status: str, error: BaseException | None = None) -> None:
         """End the run in the way that Lightning tells, and upload the checkpoints that are wanted at the end.
 
         Args:
             status: ``success``; ``failed`` for errors, Ctrl-C and signals alike; ``finished`` before a requeue.
+            error: What has failed. Default: the error that is being handled.
         """
         if status == "finished":
             self.run.hand_over()
             self._awaits_requeue = True
             return
-        error = sys.exc_info()[1] if status == "failed" else None
+        if status == "failed":
+            error = error or sys.exc_info()[1]
         if not self.run.is_open:
             self._finish_for_children(error)
             return
@@ -200,7 +224,8 @@ class Session:
     def _find(self) -> None:
         left = self._rendezvous.read()
         if left is not None:
-            self.run.attach(*left)
+            run_id, experiment_id, attempt, self._root = left
+            self.run.attach(run_id, experiment_id, attempt)
 
     def _open(self) -> None:
         if self.run.run_id is None:
@@ -210,9 +235,18 @@ class Session:
         path = checkpoint_to_load(trainer) if trainer is not None and not is_known else None
         source = identity_at(path) if path is not None else None
         self.run.open(source, Path(str(path)).name if source is not None else "")
-        self._rendezvous.write(str(self.run.run_id), str(self.run.experiment_id))
+        if self._rendezvous.is_away:
+            self._rendezvous.write(str(self.run.run_id), str(self.run.experiment_id), self.run.attempt, self.root)
+            # Before what was recorded is delivered.
+            Finalize(None, self._finish_broken, exitpriority=1)
         if not is_known:
             _say(self.run)
+
+    def _finish_broken(self) -> None:
+        """End the run of a process that ends in the middle of a training: Lightning tells the one that started it."""
+        if self.run.is_open and not self.run.is_handed_over:
+            # Ctrl-C is the one error that those who start processes let pass.
+            self.finish("failed", sys.exc_info()[1] or KeyboardInterrupt())
 
     def _finish_for_children(self, error: BaseException | None) -> None:
         """End a run whose process has died: with a strategy that spawns or forks, only the parent is left to do it."""
@@ -262,3 +296,17 @@ def _say(run: TrackedRun) -> None:
         # ValueError: the stream is closed.
         sys.stderr.write(f"mantik: {name} {what}{where}\n")
         sys.stderr.flush()
+
+
+def _before_fork() -> None:
+    for session in list(_sessions):
+        session.before_fork()
+
+
+def _after_fork() -> None:
+    for session in list(_sessions):
+        session.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

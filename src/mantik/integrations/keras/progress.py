@@ -1,0 +1,99 @@
+"""What a callback keeps of a call of Keras while it is under way: moments and sizes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import keras  # type: ignore[import-untyped]
+
+from mantik.integrations.keras.configuration import optimizer_of
+
+if TYPE_CHECKING:
+    from mantik.integrations.keras.call import Call
+
+__all__ = ["Progress"]
+
+
+@dataclass(slots=True)
+class Progress:
+    """The progress of one ``fit``.
+
+    Attributes:
+        began: When it began, in seconds since 1970.
+        batches: Batches of an epoch; None where that is not known.
+        batch_size: Samples of a batch; None where that is not known.
+        rows: Samples of the data; None where that is not known.
+        together: How many batches Keras executes together.
+        validates_always: Whether each epoch has the metrics that any has.
+        logs: The metrics of the last epoch.
+    """
+
+    began: float
+    batches: int | None
+    batch_size: int | None
+    rows: int | None
+    together: int
+    validates_always: bool
+    logs: dict[str, Any] = field(default_factory=dict)
+    _epoch_began: float = 0.0
+    _test_began: float = 0.0
+    _tested: float = 0.0
+    _schedule: Any = None
+    _iterations: int = 0
+
+    @classmethod
+    def of(cls, model: Any, call: Call, steps: object) -> Progress:  # noqa: ANN401  # a Keras model
+        """Begin.
+
+        Args:
+            model: What is trained.
+            call: The call.
+            steps: What Keras says how many batches an epoch has.
+        """
+        batches = steps if isinstance(steps, int) else None
+        together = int(getattr(model, "steps_per_execution", 1) or 1)
+        validates_always = call.values.get("validation_freq", 1) == 1
+        return cls(time.time(), batches, call.batch_size, call.rows, together, validates_always)
+
+    def begin_epoch(self, model: Any) -> None:  # noqa: ANN401
+        """Begin an epoch."""
+        self._epoch_began, self._tested = time.perf_counter(), 0.0
+        optimizer = optimizer_of(model)
+        rate = getattr(optimizer, "_learning_rate", None)
+        is_schedule = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+        self._schedule = rate if is_schedule else None
+        if optimizer is not None and is_schedule:
+            # Once an epoch: in between, on JAX, the optimizer does not know it.
+            self._iterations = int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+    def begin_test(self) -> None:
+        """Begin to validate."""
+        self._test_began = time.perf_counter()
+
+    def end_test(self) -> float:
+        """End to validate; return how many seconds it took."""
+        took = time.perf_counter() - self._test_began
+        self._tested += took
+        return took
+
+    def speed(self, batches: int) -> dict[str, float]:
+        """Return how fast the epoch was: its time, and the samples that were trained on in a second.
+
+        Args:
+            batches: How many batches it had.
+        """
+        took = time.perf_counter() - self._epoch_began
+        speed = {"epoch_time": took}
+        if self.batch_size is not None and batches and took > self._tested:
+            samples = batches * self.batch_size
+            samples = samples if self.rows is None else min(samples, self.rows)
+            speed["samples_per_second"] = samples / (took - self._tested)
+        return speed
+
+    def learning_rate(self, batch: int) -> float | None:
+        """Return the learning rate of a batch, where a schedule changes it from one to the next."""
+        if self._schedule is None:
+            return None
+        return float(keras.ops.convert_to_numpy(self._schedule(self._iterations + batch)))

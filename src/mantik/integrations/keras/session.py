@@ -1,0 +1,155 @@
+"""What a `MantikCallback` knows of its run: which one it is, whether it is open, and how it ends."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import mlflow
+
+from mantik.integrations.keras.activity import Activity
+from mantik.integrations.keras.axis import Axis, Mark
+from mantik.integrations.keras.backups import mark_backups, origin_of
+from mantik.integrations.keras.call import Call
+from mantik.training.announcement import announce
+from mantik.training.documents import Documents
+from mantik.training.run import TrackedRun
+from mantik.training.status import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mantik.integrations.keras.activity import Kind
+    from mantik.training.request import RunRequest
+    from mantik.training.writer import RunWriter
+
+__all__ = ["Session"]
+
+_marks: dict[tuple[str, str], Mark] = {}
+"""How far the runs of this process are, by run and prefix: another callback may go on with one."""
+
+
+class Session:
+    """The run of one callback in this process. Metrics may be written from any thread, all else from one.
+
+    Args:
+        request: Which run is wanted.
+        prefix: What is put before the names of metrics.
+        initial_global_step: The step of the first batch; None: found out.
+    """
+
+    def __init__(self, request: RunRequest, prefix: str, initial_global_step: int | None) -> None:
+        self.run = TrackedRun(request)
+        self.documents = Documents(self.run)
+        self.axis = Axis(initial_global_step)
+        self._prefix = prefix
+        self._activity: Activity | None = None
+        self._fault: str | None = None
+        self._is_held = False
+        self._lock = threading.Lock()
+
+    @property
+    def activity(self) -> Activity | None:
+        """The call that is under way."""
+        return self._activity
+
+    @property
+    def writer(self) -> RunWriter:
+        """What writes to the run, which is begun for it where it is not known yet."""
+        if self.run.run_id is None:
+            self.open(Call())
+        return self.run.writer
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record points. Any thread may call: Keras calls the hooks of batches from threads of its own."""
+        writer = self.writer
+        with self._lock:
+            writer.log_metrics(metrics, step)
+
+    def open(self, call: Call) -> None:
+        """Open the run, or open it again.
+
+        Args:
+            call: The call that it is for.
+        """
+        if self.run.is_open:
+            return
+        is_known = self.run.run_id is not None
+        active = mlflow.active_run()
+        source, whence = (None, "") if is_known else origin_of(call)
+        self.run.open(source, whence)
+        if not is_known:
+            announce(self.run)
+            self._find_out_how_far(active)
+
+    def begin(self, kind: Kind, call: Call) -> bool:
+        """Begin a call; tell whether it is one of its own and not a part of another.
+
+        Args:
+            kind: Which call.
+            call: What is known of it.
+        """
+        before = self._activity
+        if before is not None:
+            if before.is_under_way and (kind != "fit" or before.kind != "fit"):
+                return False
+            before.lose()
+        if kind == "fit":
+            self._fault = None
+        self.open(call)
+        identity = self.run.identity
+        if identity is not None:
+            mark_backups(call, identity)
+        self._activity = Activity(kind, call, self._lose)
+        return True
+
+    def end(self) -> None:
+        """End the call that is under way, and the run unless more is to come."""
+        if self._activity is not None:
+            self._activity.end()
+            self._activity = None
+        self._keep_mark()
+        if not self._is_held:
+            self.run.end(self._fault or "FINISHED")
+
+    def hold(self) -> None:
+        """Keep the run open from now on, over all calls, until `release`."""
+        self.open(Call())
+        self._is_held = True
+
+    def release(self, error: BaseException | None) -> None:
+        """End the run that was held.
+
+        Args:
+            error: What ended the block in which it was held.
+        """
+        self._is_held = False
+        if self._activity is not None:
+            self._activity.end()
+            self._activity = None
+        self._keep_mark()
+        status = status_of(error)
+        self.run.end(self._fault or status if status == "FINISHED" else status)
+
+    def _lose(self, status: str) -> None:
+        """Take note of a call that will never end."""
+        self._activity = None
+        self._fault = status
+        self._keep_mark()
+        if not self._is_held:
+            self.run.end(status)
+
+    def _find_out_how_far(self, active: mlflow.ActiveRun | None) -> None:
+        run_id = str(self.run.run_id)
+        mark = _marks.get((run_id, self._prefix))
+        begun_before = self.run.attempt > 1 or (active is not None and bool(active.data.metrics))
+        if mark is None and begun_before:
+            run = self.run.client.get_run(run_id)
+            front = f"{self._prefix}-" if self._prefix else ""
+            mark = Mark.of(run, f"{front}epoch_time", f"{front}batch/")
+        if mark is not None:
+            self.axis.go_on_from(mark)
+
+    def _keep_mark(self) -> None:
+        if self.run.run_id is not None:
+            _marks[self.run.run_id, self._prefix] = self.axis.mark

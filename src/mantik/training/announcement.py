@@ -1,0 +1,23 @@
+"""The line on the console that says where a run is to be seen."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mantik.training.run import TrackedRun
+
+__all__ = ["announce"]
+
+
+def announce(run: TrackedRun) -> None:
+    """Tell the user where a run that was opened is to be seen."""
+    name = f"run {run.name!r}" if run.name else f"run {run.run_id}"
+    what = f"goes on (attempt {run.attempt})" if run.attempt > 1 else "begins"
+    where = f": {run.link}" if run.link else ", without the platform for now: it is sent later"
+    with contextlib.suppress(OSError, ValueError):
+        # ValueError: the stream is closed.
+        sys.stderr.write(f"mantik: {name} {what}{where}\n")
+        sys.stderr.flush()
