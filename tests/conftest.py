@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _PREFIXES = ("MANTIK_", "MLFLOW_")
 
+# Keras chooses its backend when it is imported, and its own choice is one that is not installed here.
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
 
 @pytest.fixture
 def blank_environment(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:

@@ -1,13 +1,15 @@
-"""The documentation's tables of what is tested."""
+"""The documentation's tables: of what is tested, and of options."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "lightning.md"
+HOW_TO = ROOT / "docs" / "how-to" / "track-lightning.md"
 REFERENCE = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
@@ -24,6 +26,20 @@ def test_each_row_for_the_lightning_logger_names_a_test() -> None:
     claims = [row for row in rows if not row.endswith(("| Test |", "| none |"))]
     assert claims
     assert [row for row in claims if not REFERENCE.search(row)] == []
+
+
+def test_all_options_of_the_lightning_logger_are_listed() -> None:
+    """The table has the arguments of the constructor, in their order, and their defaults where it names them."""
+    from mantik import MantikLogger
+
+    table = HOW_TO.read_text(encoding="utf-8").partition("## Options")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
+    arguments = inspect.signature(MantikLogger).parameters
+    assert [name for name, _ in listed] == list(arguments)
+    named = {name: default for name, default in listed if re.fullmatch(r"`[^`]+`", default)}
+    assert {name: ast.literal_eval(default.strip("`")) for name, default in named.items()} == {
+        name: arguments[name].default for name in named
+    }
 
 
 def functions_in(file: str) -> set[str]:

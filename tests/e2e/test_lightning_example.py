@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from mantik.exceptions import MissingSettingsError
 from tests.e2e.test_browser import CHROMIUM, keep, page  # noqa: F401  # a fixture
 from tests.scripts import clean_environment, run_script
 
@@ -40,9 +42,11 @@ def test_the_example_is_tracked_whole(run: Run, mantik_platform: Platform) -> No
     assert run.tags["data"] == "sklearn.datasets.load_digits"
     assert "two convolutions" in run.tags["mlflow.note.content"]
     assert run.metrics["test/accuracy"] > 0.9
-    assert [point.step for point in held.metric_history(run.run_id, "train/loss")] == list(range(4, 255, 5))
-    assert [point.step for point in held.metric_history(run.run_id, "val/loss")] == list(range(16, 255, 17))
-    assert len(held.metric_history(run.run_id, "lr-AdamW")) == 51
+    # 17 batches an epoch; how many epochs is for EarlyStopping to say.
+    steps = 17 * len(held.metric_history(run.run_id, "val/loss"))
+    assert [point.step for point in held.metric_history(run.run_id, "val/loss")] == list(range(16, steps, 17))
+    for name in ("train/loss", "lr-AdamW"):
+        assert [point.step for point in held.metric_history(run.run_id, name)] == list(range(4, steps, 5))
     assert yaml.safe_load(held.download(run.run_id, "hparams.yaml"))["learning_rate"] == 0.02
     assert b"Conv2d" in held.download(run.run_id, "model_summary.txt")
 
@@ -75,6 +79,16 @@ def test_pictures_and_tables_of_the_example_are_there(run: Run, mantik_platform:
     assert {row[0]["filepath"] for row in [*table["data"], *captions["data"]]} <= artifacts
     assert "taken for" in captions["data"][0][1]
     assert held.download(run.run_id, "figures/test/confusion_matrix.png").startswith(b"\x89PNG")
+
+
+def test_without_settings_the_example_says_which_are_missing(
+    blank_environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It trains nothing that nobody would find, and names the variables."""
+    blank_environment.chdir(tmp_path)
+    blank_environment.syspath_prepend(EXAMPLES)
+    with pytest.raises(MissingSettingsError, match="MLFLOW_TRACKING_URI"):
+        importlib.import_module("lightning_digits").main()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian's package 'chromium')")

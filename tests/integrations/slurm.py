@@ -98,7 +98,7 @@ class Slurm:
 
     def __exit__(self, *_: object) -> None:
         """End all jobs, then the daemons."""
-        with contextlib.suppress(subprocess.SubprocessError, TimeoutError):
+        with contextlib.suppress(RuntimeError, TimeoutError, subprocess.TimeoutExpired):
             # Whatever a job or a daemon does, the daemons are ended.
             self._command("scancel", "--user", "root")
             wait_until(lambda: not self._command("squeue", "--noheader"), deadline=_STOP_SECONDS, what="the last job")
@@ -179,7 +179,7 @@ class Slurm:
             assert daemon.poll() is None, f"{daemon.args} has ended: {self._logs()}"
         try:
             return "idle" in self._command("sinfo", "--noheader", "--format=%T")
-        except subprocess.CalledProcessError:
+        except RuntimeError:
             return False
 
     def _launch(self, *command: str) -> None:
@@ -208,8 +208,10 @@ class Slurm:
     def _command(self, *command: str, environment: Mapping[str, str] | None = None) -> str:
         base = _outside() if environment is None else environment
         done = subprocess.run(
-            command, env={**base, **self.environment}, capture_output=True, text=True, timeout=60, check=True
+            command, env={**base, **self.environment}, capture_output=True, text=True, timeout=60, check=False
         )
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout.strip()
 
     def _logs(self) -> str:

@@ -19,13 +19,13 @@ from mantik.delivery.records import RunUpdate
 from mantik.delivery.registry import all_outboxes, forget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
     from mantik.delivery.outbox import Outbox
     from mantik.delivery.receipt import Receipt
 
-__all__ = ["begin_end", "close_all", "close_worker", "true_status", "watch"]
+__all__ = ["begin_end", "close_all", "close_worker", "true_status", "undisturbed", "watch"]
 
 _logger = logging.getLogger(__name__)
 
@@ -93,6 +93,26 @@ def watch() -> None:
                 signal.signal(signal.SIGTERM, _on_sigterm(previous))
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put SIGTERM off while something is recorded that its handlers would leave half done.
+
+    A handler may raise: Lightning's does so once another rank is gone, which is when a launcher sends SIGTERM.
+    """
+    previous = signal.getsignal(signal.SIGTERM)
+    if not callable(previous) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        if came:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def begin_end() -> None:
     """Say that the process is at its end: what MLflow ends from now on was left open."""
     _reason.at_exit = True
@@ -110,7 +130,9 @@ def close_all(flush: Callable[[Outbox, float], bool] | None = None) -> None:
     # Twice, because another thread may have logged, into a new folder, while the first ones were closed.
     for outbox in (one for _ in range(2) for one in all_outboxes()):
         if deadline is None:
-            deadline = time.monotonic() + outbox.exit_timeout
+            # Also after a signal that somebody else has handled, as Lightning does.
+            most = _SIGNAL_SECONDS if _reason.signalled is not None else outbox.exit_timeout
+            deadline = time.monotonic() + min(most, outbox.exit_timeout)
         _close(outbox, max(0.0, deadline - time.monotonic()), flush)
 
 

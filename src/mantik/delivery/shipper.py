@@ -28,6 +28,7 @@ from mantik.delivery.window import requests_for
 if TYPE_CHECKING:
     from mantik.delivery.ids import Identities
     from mantik.delivery.journal import Tail
+    from mantik.delivery.latecomer import Latecomer
     from mantik.delivery.records import Record
     from mantik.delivery.rest import MlflowApi
     from mantik.delivery.spool import Lane, Outgoing
@@ -64,6 +65,7 @@ class Shipper:
         tail: ``open`` while somebody may still be writing the journal's last record, ``closed`` if nobody is left,
             ``live`` to follow a writer whose file system may show its bytes out of order.
         keep: Leave segments and staged files where they are.
+        latecomer: Leaves out what is outdated of the records of a process that is gone.
     """
 
     def __init__(  # noqa: PLR0913  # what is shipped, to whom, and how
@@ -75,6 +77,7 @@ class Shipper:
         *,
         tail: Tail,
         keep: bool = False,
+        latecomer: Latecomer | None = None,
     ) -> None:
         self.position: Position = lane.cursor.load()
         # By run, model and experiment: what the server has, what is done with in one way or another, and how many
@@ -87,6 +90,7 @@ class Shipper:
         self._sender = Sender(api, identities, outgoing.staging, patient=tail != "closed")
         self._tail: Tail = tail
         self._keep = keep
+        self._latecomer = latecomer
         self._requests: deque[Request] = deque()
         self._window: dict[str, Counts] = {}
         self._aside: dict[str, Counts] = {}
@@ -193,14 +197,20 @@ class Shipper:
                 except ValueError as error:
                     self._refuse(str(error), "", "a record", entry.payload.decode(errors="replace"))
                 else:
-                    if not (isinstance(record, Removal) and self._was_done(record, entry.end)):
-                        records.append(record)
+                    records += self._wanted(record, entry.end)
                     self._window.setdefault(entity_of(record), Counts()).count(record)
                     points += len(record.metrics) if isinstance(record, Batch) else 0
             self._window_end = entry.end
             if points >= _WINDOW_POINTS:
                 break
         self._requests.extend(requests_for(records))
+
+    def _wanted(self, record: Record, end: Position) -> list[Record]:
+        """Return what of a record is to be sent."""
+        if isinstance(record, Removal) and self._was_done(record, end):
+            return []
+        wanted = record if self._latecomer is None else self._latecomer.without_the_outdated(record)
+        return [] if wanted is None else [wanted]
 
     def _was_done(self, removal: Removal, end: Position) -> bool:
         """Tell whether a removal was done already, though the cursor that said so is lost.

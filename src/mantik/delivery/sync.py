@@ -19,6 +19,7 @@ from mantik.auth.urls import platform_origin
 from mantik.delivery.creation import WaitingError
 from mantik.delivery.history import waiting_records
 from mantik.delivery.ids import UnresolvedError
+from mantik.delivery.latecomer import Latecomer
 from mantik.delivery.ledger import Counts, entity_of
 from mantik.delivery.records import RunUpdate
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
@@ -202,7 +203,11 @@ class Sync:
         tail: Tail = "live" if state.live else "closed"
         # A process that goes on may still read its own artifacts.
         keep = self._keep or state.live
-        shippers = [Shipper(outgoing, lane, api, self._identities, tail=tail, keep=keep) for lane in outgoing.lanes]
+        latecomer = None if state.live else Latecomer(api, self._identities, outgoing.last_moment(), elsewhere)
+        shippers = [
+            Shipper(outgoing, lane, api, self._identities, tail=tail, keep=keep, latecomer=latecomer)
+            for lane in outgoing.lanes
+        ]
         closed: list[str] = []
         newer: str | None = None
         try:

@@ -346,7 +346,7 @@ class TrackedRun:
             if not is_refusal(error):
                 raise
             which = "of MLflow's settings" if experiment_id is None else repr(experiment_id)
-            raise ConfigurationError(f"The experiment {which} takes no run: {error.message}") from error
+            raise ConfigurationError(f"The experiment {which} takes no run ({error.message}). Name another.") from error
         self.run_id, self.experiment_id, self.name = run.info.run_id, run.info.experiment_id, run.info.run_name
         self._open = self._owned = True
         self._params = {}

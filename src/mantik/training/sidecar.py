@@ -50,14 +50,14 @@ class Sidecar:
         self._folder = folder
 
     def entries(self) -> dict[str, Entry]:
-        """Return what is known, by the checkpoint's path in the folder; nothing where the file is absent or foreign."""
+        """Return what is known, by the checkpoint's path in the folder; nothing of what is damaged or foreign."""
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         match content:
             case {"format": 1, "checkpoints": dict() as entries}:
-                return {name: cast("Entry", entry) for name, entry in entries.items() if isinstance(entry, dict)}
+                return {name: cast("Entry", entry) for name, entry in entries.items() if _is_entry(entry)}
         return {}
 
     def identity_of(self, name: str) -> RunIdentity | None:
@@ -81,3 +81,12 @@ class Sidecar:
             with contextlib.suppress(OSError):
                 half.unlink()
             raise
+
+
+def _is_entry(item: object) -> bool:
+    match item:
+        case {"run": str(), "artifact": str(), "stamp": list(), "about": {"file": str(), "aliases": list()}}:
+            return True
+        case {"run": str(), **rest}:
+            return "artifact" not in rest
+    return False

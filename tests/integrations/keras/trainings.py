@@ -7,8 +7,6 @@ import textwrap
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from tests.integrations.lightning.trainings import Training, Trainings
 from tests.scripts import clean_environment, start_script
 
@@ -20,12 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "KerasTrainings", "points", "run_of", "said", "steps"]
 
-BACKENDS = [
-    "torch",
-    "jax",
-    pytest.param("tensorflow", marks=pytest.mark.skipif(find_spec("tensorflow") is None, reason="no TensorFlow here")),
-]
-"""Each is a process of its own: Keras chooses its backend when it is imported."""
+BACKENDS = ["torch", "jax", *(["tensorflow"] if find_spec("tensorflow") is not None else [])]
+"""Each is a process of its own: Keras chooses its backend when it is imported. TensorFlow is not for every Python."""
 
 BATCHES = 5
 """Batches of an epoch of `fit`."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-__all__ = ["Small", "checkpoint", "data", "trainer"]
+__all__ = ["Rows", "Small", "checkpoint", "data", "trainer"]
 
 BATCH_SIZE = 4
 
@@ -72,6 +72,25 @@ class Small(pl.LightningModule):
     def _loss(self, batch: list[torch.Tensor]) -> torch.Tensor:
         inputs, targets = batch
         return torch.nn.functional.mse_loss(self(inputs), targets)
+
+
+class Rows(pl.LightningDataModule):
+    """Data with hyper-parameters of its own.
+
+    Args:
+        batches: How many.
+        source: Where they come from, for the record.
+    """
+
+    def __init__(self, batches: int = 2, source: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.batches = batches
+        self.source = source
+
+    def train_dataloader(self) -> DataLoader[tuple[torch.Tensor, ...]]:
+        """Return the batches."""
+        return data(self.batches)
 
 
 def data(batches: int = 4) -> DataLoader[tuple[torch.Tensor, ...]]:

@@ -60,7 +60,7 @@ def test_must_without_a_run(arrived: Arrived) -> None:
     assert len(arrived.runs()) == before
 
 
-@pytest.mark.parametrize("run_id", ["0" * 32, "never-was", "../x", ""])
+@pytest.mark.parametrize("run_id", ["0" * 32, "never-was", "../x"])
 def test_a_run_that_does_not_exist(arrived: Arrived, run_id: str) -> None:
     """A run_id that the platform does not know is an error that names both."""
     refused(rf"run '{run_id}' is not on the platform at {arrived.proxy.url}", run_id=run_id)
@@ -131,7 +131,7 @@ def test_the_name_of_no_experiment(arrived: Arrived, name: str) -> None:
 
 @pytest.mark.parametrize("how", ["begun", "resumed", "joined"])
 def test_tags_that_mlflow_does_not_take(arrived: Arrived, how: str) -> None:
-    """Tags with such names are mapped in all ways to get a run, so that no later attempt fails of what the first had."""
+    """Tags with such names are mapped in all ways to get a run: no later attempt fails of what the first one had."""
     logger = MantikLogger(tags={"a@b": "c", 5: 6})
     if how == "resumed":
         logger = MantikLogger(tags=logger.tags, run_id=mlflow.MlflowClient().create_run("0").info.run_id)
@@ -182,7 +182,7 @@ def test_a_picture_of_a_wrong_shape(arrived: Arrived) -> None:
 def test_an_artifact_that_does_not_exist(arrived: Arrived, tmp_path: Path) -> None:
     """A file that is not there is the error that Python has for it."""
     logger = MantikLogger()
-    with pytest.raises(FileNotFoundError, match="none.txt"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
         logger.log_artifact(tmp_path / "none.txt")
     logger.log_metrics({"a": 1.0})
     assert arrived.run(logger.run_id).metrics == {"a": 1.0}

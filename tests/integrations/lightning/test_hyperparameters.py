@@ -6,16 +6,13 @@ from argparse import Namespace
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import lightning.pytorch as pl
 import pytest
 from torch import nn
 
 from mantik import MantikLogger
-from tests.integrations.lightning.modules import Small, checkpoint, data, trainer
+from tests.integrations.lightning.modules import Rows, Small, checkpoint, data, trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from tests.integrations.lightning.conftest import Arrived
 
 LONG = "0123456789" * 2000
@@ -35,20 +32,6 @@ class Slotted:
 
     lr: float = 0.1
     model: Plain = field(default_factory=Plain)
-
-
-class Rows(pl.LightningDataModule):
-    """Data with hyper-parameters of its own."""
-
-    def __init__(self, batches: int = 2, source: dict[str, Any] | None = None) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.batches = batches
-        self.source = source
-
-    def train_dataloader(self) -> Iterable[Any]:
-        """Return the batches."""
-        return data(self.batches)
 
 
 def test_those_of_module_and_data(arrived: Arrived) -> None:

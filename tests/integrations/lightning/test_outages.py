@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from mantik.testing import FaultProxy, Hang, LoseAcknowledgement, Refuse, Status, wait_until
 
-from .trainings import BATCHES, Trainings, assert_same_checkpoints, ended, points, steps, sync
+from .trainings import BATCHES, Trainings, assert_same_checkpoints, ended, points, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from mantik.testing.faults import Fault
     from mantik.testing.holdings import Run
 
-ARTIFACTS = "/api/2.0/mlflow-artifacts"
-EPOCHS = 6
-BEST_AND_LAST = ("epoch=4-score=4", "epoch=5-score=5", "last")
+    from .trainings import Training
 
-# MLflow's own logger is held up for 251 s by a platform that is away at the start.
+ARTIFACTS = "/api/2.0/mlflow-artifacts"
+BEST_AND_LAST = ("epoch=4-score=4", "epoch=5-score=5", "last")
+SIX_EPOCHS = [(step, float(step)) for step in range(6 * BATCHES)]
+
 BLOCKED_SECONDS = 60.0
+"""What no outage may hold a training up for. MLflow's own logger waits 251 s for a platform that is away."""
 
 # The best two of six checkpoints are the latest: the others are dropped on the way.
 THIRDS = """
@@ -36,18 +39,76 @@ THIRDS = """
     trainer(mantik.MantikLogger(log_model="all"), 6, callbacks=[checkpoints]).fit(Net(at=at), data(), data())
     """
 WHOLE = """
-    trainer(mantik.MantikLogger(log_model=True), EPOCHS, callbacks=[best_and_last("max")]).fit(Net(), data(), data())
+    trainer(mantik.MantikLogger(log_model=True), 6, callbacks=[best_and_last("max")]).fit(Net(), data(), data())
     """
 TESTED = """
-    logger = mantik.MantikLogger(log_model="all")
-    mine, net = trainer(logger, 6, callbacks=[best_and_last("max")]), Net()
+    mine, net = trainer(mantik.MantikLogger(log_model=True), 6, callbacks=[best_and_last("max")]), Net()
     mine.fit(net, data(), data())
     mine.test(net, data(), verbose=False)
     """
-RESUMED = """
+HALF = """
+    trainer(mantik.MantikLogger(), 3, callbacks=[best_and_last("max")]).fit(Net(), data(), data())
+    """
+OTHER_HALF = """
     options = {"callbacks": [best_and_last("max")]}
     trainer(mantik.MantikLogger(log_model=True), 6, **options).fit(Net(), data(), data(), ckpt_path="../taken.ckpt")
     """
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one test's trainings run, and what the platform holds of them.
+
+    Attributes:
+        trainings: What starts them.
+        platform: The platform.
+        proxy: What stands before it.
+        folder: Their working directory and home.
+        settings: Their variables.
+    """
+
+    trainings: Trainings
+    platform: Platform
+    proxy: FaultProxy
+    folder: Path
+    settings: dict[str, str]
+
+    def start(self, code: str, **settings: str) -> Training:
+        """Start a training."""
+        return self.trainings.start(code, {**self.settings, **settings}, self.folder)
+
+    def run(self, code: str, **settings: str) -> str:
+        """Let a training end and return what it printed."""
+        return self.start(code, **settings).end()
+
+    def sync(self) -> None:
+        """Send what was left behind."""
+        sync(self.settings, self.folder)
+
+    def the_run(self, status: str = "FINISHED") -> Run:
+        """Return the one run that there is, after checking how it ended."""
+        (run,) = self.platform.read_back.runs(self.settings["MLFLOW_EXPERIMENT_NAME"])
+        return ended(self.platform, run.run_id, status)
+
+    def points(self, run: Run) -> list[tuple[int, float]]:
+        """Return step and value of each of its points."""
+        return points(self.platform, run.run_id)
+
+    def told(self, run: Run, path: str) -> Any:  # noqa: ANN401  # whatever the file holds
+        """Return what a YAML file of a run holds."""
+        return yaml.safe_load(self.platform.read_back.download(run.run_id, path))
+
+    def assert_complete(self) -> None:
+        """Check that all points and checkpoints of six epochs are there, once, in order, and told of rightly."""
+        run = self.the_run()
+        assert self.points(run) == SIX_EPOCHS
+        assert_same_checkpoints(self.platform, run.run_id, self.folder, BEST_AND_LAST)
+        assert run.tags["mantik.checkpoint.best"] == "checkpoints/epoch=5-score=5/epoch=5-score=5.ckpt"
+        assert run.tags["mantik.checkpoint.last"] == "checkpoints/last/last.ckpt"
+        expected = [("epoch=4-score=4.ckpt", []), ("epoch=5-score=5.ckpt", ["best"]), ("last.ckpt", ["last"])]
+        single = [self.told(run, f"checkpoints/{name}/metadata.yaml") for name in BEST_AND_LAST]
+        assert [(about["original_filename"], about["aliases"]) for about in single] == expected
+        assert self.told(run, "checkpoints/index.yaml")["checkpoints"] == single
 
 
 @pytest.fixture(scope="module")
@@ -58,44 +119,13 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
 
 
 @pytest.fixture
-def proxy(mantik_platform: Platform) -> Iterator[FaultProxy]:
-    """Stand in front of the platform."""
-    with FaultProxy(mantik_platform.url) as standing:
-        yield standing
-
-
-@pytest.fixture
-def settings(mantik_platform: Platform, proxy: FaultProxy, request: pytest.FixtureRequest) -> dict[str, str]:
-    """Return the variables of a user of the proxy, whose runs are in an experiment named like the test."""
-    own = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_NAME": request.node.name}
-    return {**mantik_platform.environment(), **own}
-
-
-def the_run(platform: Platform, settings: dict[str, str]) -> Run:
-    """Return the one run that the test has made, after checking that it is FINISHED."""
-    (run,) = platform.read_back.runs(settings["MLFLOW_EXPERIMENT_NAME"])
-    return ended(platform, run.run_id, "FINISHED")
-
-
-def assert_complete(platform: Platform, run: Run, folder: Path) -> None:
-    """Check that all points and checkpoints of a training are there, once and in order, and are told of rightly."""
-    assert points(platform, run.run_id) == [(step, float(step)) for step in range(EPOCHS * BATCHES)]
-    assert_same_checkpoints(platform, run.run_id, folder, BEST_AND_LAST)
-    assert run.tags["mantik.checkpoint.best"] == "checkpoints/epoch=5-score=5/epoch=5-score=5.ckpt"
-    assert run.tags["mantik.checkpoint.last"] == "checkpoints/last/last.ckpt"
-    aliases = {}
-    for name in BEST_AND_LAST:
-        about = told(platform, run, f"checkpoints/{name}/metadata.yaml")
-        aliases[about["original_filename"]] = about["aliases"]
-    expected = {"epoch=4-score=4.ckpt": [], "epoch=5-score=5.ckpt": ["best"], "last.ckpt": ["last"]}
-    assert aliases == expected
-    index = told(platform, run, "checkpoints/index.yaml")["checkpoints"]
-    assert {one["original_filename"]: one["aliases"] for one in index} == expected
-
-
-def told(platform: Platform, run: Run, path: str) -> Any:  # noqa: ANN401  # whatever the file holds
-    """Return what a YAML file of a run holds."""
-    return yaml.safe_load(platform.read_back.download(run.run_id, path))
+def place(
+    trainings: Trainings, mantik_platform: Platform, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Place]:
+    """Return a place whose experiment has the name of the test."""
+    with FaultProxy(mantik_platform.url) as proxy:
+        own = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_NAME": request.node.name}
+        yield Place(trainings, mantik_platform, proxy, tmp_path / "work", {**mantik_platform.environment(), **own})
 
 
 @pytest.mark.parametrize(
@@ -103,18 +133,11 @@ def told(platform: Platform, run: Run, path: str) -> Any:  # noqa: ANN401  # wha
     [Refuse(), Hang(), Status(401, "Token expired"), Status(503), Status(500)],
     ids=["dead", "silent", "token-refused", "overloaded", "broken"],
 )
-def test_an_outage_in_the_middle_third_costs_nothing(  # noqa: PLR0913, PLR0917  # what goes wrong, and where
-    fault: Fault,
-    trainings: Trainings,
-    mantik_platform: Platform,
-    proxy: FaultProxy,
-    settings: dict[str, str],
-    tmp_path: Path,
-) -> None:
+def test_an_outage_in_the_middle_third_costs_nothing(fault: Fault, place: Place) -> None:
     """Training goes on without waiting; points, checkpoints and their labels are complete when the platform is back."""
-    training = trainings.start(THIRDS, settings, tmp_path)
+    training = place.start(THIRDS)
     training.reach("a third")
-    switch = proxy.fault(fault)
+    switch = place.proxy.fault(fault)
     began = time.monotonic()
     training.go_on("a third")
     training.reach("two thirds")
@@ -123,22 +146,15 @@ def test_an_outage_in_the_middle_third_costs_nothing(  # noqa: PLR0913, PLR0917 
     switch.clear()
     training.go_on("two thirds")
     assert "Not everything" not in training.end()
-    assert_complete(mantik_platform, the_run(mantik_platform, settings), tmp_path)
+    place.assert_complete()
 
 
 @pytest.mark.parametrize("fault", [Refuse(), Hang()], ids=["dead", "silent"])
-def test_a_platform_that_is_away_from_the_start_gets_all(  # noqa: PLR0913, PLR0917  # what goes wrong, and where
-    fault: Fault,
-    trainings: Trainings,
-    mantik_platform: Platform,
-    proxy: FaultProxy,
-    settings: dict[str, str],
-    tmp_path: Path,
-) -> None:
+def test_a_platform_that_is_away_from_the_start_gets_all(fault: Fault, place: Place) -> None:
     """A training that began without the platform is one run, as soon as the platform answers."""
-    switch = proxy.fault(fault)
+    switch = place.proxy.fault(fault)
     began = time.monotonic()
-    training = trainings.start(THIRDS, settings, tmp_path)
+    training = place.start(THIRDS)
     training.reach("a third")
     training.go_on("a third")
     training.reach("two thirds")
@@ -147,105 +163,85 @@ def test_a_platform_that_is_away_from_the_start_gets_all(  # noqa: PLR0913, PLR0
     switch.clear()
     training.go_on("two thirds")
     assert "Not everything" not in training.end()
-    assert_complete(mantik_platform, the_run(mantik_platform, settings), tmp_path)
+    place.assert_complete()
 
 
-def test_artifacts_that_fail_at_the_end_leave_the_run_finished(
-    trainings: Trainings, mantik_platform: Platform, proxy: FaultProxy, settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_artifacts_that_fail_at_the_end_leave_the_run_finished(place: Place) -> None:
     """Where no checkpoint can be uploaded, the run is FINISHED with all its points, and a sync brings them later."""
-    switch = proxy.fault(Status(500), path=ARTIFACTS)
-    output = trainings.run(WHOLE.replace("EPOCHS", "6"), {**settings, "MANTIK_EXIT_TIMEOUT": "2"}, tmp_path).output
+    switch = place.proxy.fault(Status(500), path=ARTIFACTS)
+    output = place.run(WHOLE, MANTIK_EXIT_TIMEOUT="2")
     assert "Traceback" not in output
     assert "Not everything has reached" in output
-    run = the_run(mantik_platform, settings)
-    assert len(steps(mantik_platform, run.run_id)) == EPOCHS * BATCHES
-    assert mantik_platform.read_back.artifacts(run.run_id) == []
+    run = place.the_run()
+    assert place.points(run) == SIX_EPOCHS
+    assert place.platform.read_back.artifacts(run.run_id) == []
     switch.clear()
-    sync(settings, tmp_path)
-    assert_complete(mantik_platform, the_run(mantik_platform, settings), tmp_path)
+    place.sync()
+    place.assert_complete()
 
 
 @pytest.mark.parametrize("fault", [Refuse(), LoseAcknowledgement()], ids=["on-the-way", "before-the-answer"])
-def test_an_upload_that_is_cut_off_is_repeated(  # noqa: PLR0913, PLR0917  # what goes wrong, and where
-    fault: Fault,
-    trainings: Trainings,
-    mantik_platform: Platform,
-    proxy: FaultProxy,
-    settings: dict[str, str],
-    tmp_path: Path,
-) -> None:
+def test_an_upload_that_is_cut_off_is_repeated(fault: Fault, place: Place) -> None:
     """A connection that breaks in the middle of an upload costs no checkpoint."""
-    switch = proxy.fault(fault, path=ARTIFACTS, method="PUT", times=3)
-    assert "Not everything" not in trainings.run(WHOLE.replace("EPOCHS", "6"), settings, tmp_path).output
+    switch = place.proxy.fault(fault, path=ARTIFACTS, method="PUT", times=3)
+    assert "Not everything" not in place.run(WHOLE)
     assert switch.hits == 3
-    assert_complete(mantik_platform, the_run(mantik_platform, settings), tmp_path)
+    place.assert_complete()
 
 
-def test_a_kill_in_an_outage_costs_nothing(
-    trainings: Trainings, mantik_platform: Platform, proxy: FaultProxy, settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_kill_in_an_outage_costs_nothing(place: Place) -> None:
     """What a training recorded before it was killed is all there after a sync."""
-    code = THIRDS.replace('wait("two thirds")', "send(signal.SIGKILL)()")
-    switch = proxy.fault(Refuse())
-    training = trainings.start(code, settings, tmp_path)
+    switch = place.proxy.fault(Refuse())
+    training = place.start(THIRDS.replace('wait("two thirds")', "send(signal.SIGKILL)()"))
     training.reach("a third")
     training.go_on("a third")
     training.end(-signal.SIGKILL)
     switch.clear()
-    sync(settings, tmp_path)
-    (run,) = mantik_platform.read_back.runs(settings["MLFLOW_EXPERIMENT_NAME"])
-    ended(mantik_platform, run.run_id, "KILLED")
-    assert steps(mantik_platform, run.run_id) == list(range(24))
-    assert_same_checkpoints(mantik_platform, run.run_id, tmp_path, ("epoch=2-score=2", "epoch=3-score=3", "last"))
+    place.sync()
+    run = place.the_run("KILLED")
+    assert place.points(run) == SIX_EPOCHS[:24]
+    names = ("epoch=2-score=2", "epoch=3-score=3", "last")
+    assert_same_checkpoints(place.platform, run.run_id, place.folder, names)
 
 
-def test_an_offline_training_arrives_with_a_sync(
-    trainings: Trainings, mantik_platform: Platform, proxy: FaultProxy, settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_an_offline_training_arrives_with_a_sync(place: Place) -> None:
     """Offline nobody is asked; afterwards `mantik sync` brings the run of fit and test, with all checkpoints."""
-    output = trainings.run(TESTED, {**settings, "MANTIK_MODE": "offline"}, tmp_path).output
-    assert proxy.requests == []
+    output = place.run(TESTED, MANTIK_MODE="offline")
+    assert place.proxy.requests == []
     assert "without the platform for now" in output
-    sync(settings, tmp_path)
-    run = the_run(mantik_platform, settings)
-    assert_complete(mantik_platform, run, tmp_path)
-    assert run.metrics["tested"] == 1.0
-    assert run.params == {"width": "1"}
+    place.sync()
+    place.assert_complete()
+    run = place.the_run()
+    assert (run.metrics["tested"], run.params) == (1.0, {"width": "1"})
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_checkpoint_alone_leads_back_to_its_run(
-    mode: str, trainings: Trainings, mantik_platform: Platform, settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_checkpoint_alone_leads_back_to_its_run(mode: str, place: Place, tmp_path: Path) -> None:
     """A training that goes on from a checkpoint, on another day and with another home, goes on with its run."""
-    trainings.run(WHOLE.replace("EPOCHS", "3"), settings, tmp_path / "early")
-    (early,) = mantik_platform.read_back.runs(settings["MLFLOW_EXPERIMENT_NAME"])
-    (last,) = (tmp_path / "early").rglob("last.ckpt")
+    place.run(HALF)
+    early = place.the_run()
+    (last,) = place.folder.rglob("last.ckpt")
     shutil.copy(last, tmp_path / "taken.ckpt")
-    shutil.rmtree(tmp_path / "early")
-    trainings.run(RESUMED, {**settings, "MANTIK_MODE": mode}, tmp_path / "late")
+    # Home, spool and all other checkpoints.
+    shutil.rmtree(place.folder)
+    place.run(OTHER_HALF, MANTIK_MODE=mode)
     if mode == "offline":
-        sync(settings, tmp_path / "late")
-    run = the_run(mantik_platform, settings)
+        place.sync()
+    run = place.the_run()
     assert run.run_id == early.run_id
     assert run.tags["mantik.attempt"] == "2"
     assert "from taken.ckpt" in run.tags["mantik.attempt.2"]
-    assert points(mantik_platform, run.run_id) == [(step, float(step)) for step in range(EPOCHS * BATCHES)]
+    assert place.points(run) == SIX_EPOCHS
     assert run.tags["mantik.checkpoint.best"] == "checkpoints/epoch=5-score=5/epoch=5-score=5.ckpt"
 
 
-def test_a_checkpoint_of_an_offline_training_leads_back_to_its_run(
-    trainings: Trainings, mantik_platform: Platform, settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_checkpoint_of_an_offline_training_leads_back_to_its_run(place: Place, tmp_path: Path) -> None:
     """After the sync of an offline training, one that goes on from its checkpoint goes on with its run."""
-    trainings.run(
-        WHOLE.replace("EPOCHS", "3"), {**settings, "MANTIK_MODE": "offline"}, tmp_path / "early", home=tmp_path
-    )
-    sync(settings, tmp_path)
-    (last,) = (tmp_path / "early").rglob("last.ckpt")
+    place.run(HALF, MANTIK_MODE="offline")
+    place.sync()
+    (last,) = place.folder.rglob("last.ckpt")
     shutil.copy(last, tmp_path / "taken.ckpt")
-    trainings.run(RESUMED, settings, tmp_path / "late", home=tmp_path)
-    run = the_run(mantik_platform, settings)
+    place.run(OTHER_HALF)
+    run = place.the_run()
     assert run.tags["mantik.attempt"] == "2"
-    assert points(mantik_platform, run.run_id) == [(step, float(step)) for step in range(EPOCHS * BATCHES)]
+    assert place.points(run) == SIX_EPOCHS

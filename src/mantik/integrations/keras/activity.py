@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from mantik.integrations.keras.call import Call
+    from mantik.integrations.keras.kinds import Callback
 
 __all__ = ["Activity", "Kind"]
 
@@ -30,8 +31,8 @@ Kind = Literal["fit", "evaluate", "predict"]
 class Activity:
     """One call of ``fit``, ``evaluate`` or ``predict`` that is under way.
 
-    Promises: if it does not end, `lost` is called once, in the thread that began it, with ``FAILED`` or ``KILLED``: when
-    the exception that ended it has been dealt with, at the end of a notebook's cell, or at the end of the process.
+    Promises: if it does not end, `lost` is called once, in the thread that began it, with ``FAILED`` or ``KILLED``:
+    when the exception that ended it has been dealt with, at the end of a notebook's cell, or at that of the process.
     Where Keras's list of callbacks is not known, in a loop of the user's own, only the latter two are noticed.
 
     Args:
@@ -63,7 +64,7 @@ class Activity:
         held = self._list() if self._list is not None else None
         return held is not None and is_under_way(held)
 
-    def has(self, callback_list: Any | None) -> bool:  # noqa: ANN401  # Keras has no types
+    def has(self, callback_list: Callback | None) -> bool:
         """Tell whether a ``CallbackList`` is that of the call; None stands for hooks that are called by hand."""
         return callback_list is (None if self._list is None else self._list())
 
@@ -148,7 +149,7 @@ def _lose_all(status: str | None = None) -> None:
         activity.lose(status)
 
 
-def _end_cell(result: Any) -> None:  # noqa: ANN401  # IPython's
+def _end_cell(result: object) -> None:
     """Take note of a cell's end: an exception that a notebook shows stays alive, and the call's frame with it."""
     error = getattr(result, "error_in_exec", None)
     if error is not None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from mantik.integrations.keras.kinds import Model
+
 __all__ = ["Best"]
 
 _logger = logging.getLogger(__name__)
@@ -33,6 +35,10 @@ class Best:
         self._mode = mode
         self._is_explained = False
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self.score = self.epoch = None
+
     def begin(self, *, validates: bool) -> None:
         """Choose the metric, where none was given.
 
@@ -42,7 +48,7 @@ class Best:
         if self.monitor is None and validates:
             self.monitor = "val_loss"
 
-    def improves(self, model: Any, logs: Mapping[str, Any], epoch: int) -> bool:  # noqa: ANN401  # a Keras model
+    def improves(self, model: Model, logs: Mapping[str, Any], epoch: int) -> bool:
         """Take in an epoch; tell whether it is better than all before.
 
         Args:
@@ -83,7 +89,7 @@ class Best:
             _logger.warning("%s Without that no epoch is the best one, and the last one is kept instead.", problem)
 
 
-def _direction(model: Any, monitor: str) -> str:  # noqa: ANN401
+def _direction(model: Model, monitor: str) -> str:
     name = monitor.removeprefix("val_")
     for metric in _metrics(model):
         told = {"up": "max", "down": "min"}.get(str(getattr(metric, "_direction", "")))
@@ -94,7 +100,7 @@ def _direction(model: Any, monitor: str) -> str:  # noqa: ANN401
     return "max" if any(part in name for part in _MORE) else "auto"
 
 
-def _metrics(model: Any) -> Iterator[Any]:  # noqa: ANN401
+def _metrics(model: Model) -> Iterator[Any]:
     for metric in getattr(model, "metrics", ()):
         yield metric
         yield from getattr(metric, "metrics", ())

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType
 
+    from mantik.integrations.keras.kinds import Callback, Data, Model
+
 __all__ = ["Call", "calling_list", "is_under_way"]
 
 
@@ -29,11 +31,11 @@ class Call:
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: tuple[Any, ...] = ()
-    callback_list: Any | None = None
+    callbacks: tuple[Callback, ...] = ()
+    callback_list: Callback | None = None
 
     @classmethod
-    def of(cls, model: Any, kind: str) -> Call:  # noqa: ANN401  # a Keras model
+    def of(cls, model: Model, kind: str) -> Call:
         """Find the call of a model's method that is under way.
 
         Args:
@@ -49,17 +51,17 @@ class Call:
         return cls({}, callbacks, listed)
 
     @property
-    def x(self) -> Any:  # noqa: ANN401  # any data that Keras takes
+    def x(self) -> Data:
         """The data; None where it is not known."""
         return self.values.get("x")
 
     @property
-    def y(self) -> Any:  # noqa: ANN401
+    def y(self) -> Data:
         """The targets; None where they are within the data."""
         return self.values.get("y")
 
     @property
-    def validation(self) -> tuple[Any, Any] | None:
+    def validation(self) -> tuple[Data, Data] | None:
         """Data and targets of the validation; None without one."""
         data = self.values.get("validation_data")
         if data is None:
@@ -75,7 +77,7 @@ class Call:
         return int(self.values.get("initial_epoch") or 0)
 
     @property
-    def first_batches(self) -> list[Any]:
+    def first_batches(self) -> list[Data]:
         """The batches that Keras has taken from a generator to learn their shapes, and will yet train on."""
         return list(getattr(self._adapter, "_first_batches", None) or [])
 
@@ -100,16 +102,16 @@ class Call:
             return len(dataset) if hasattr(dataset, "__len__") else None
         return _rows(self.x)
 
-    def callbacks_of(self, kind: type) -> list[Any]:
+    def callbacks_of(self, kind: type) -> list[Callback]:
         """Return the callbacks of a kind."""
         return [callback for callback in self.callbacks if isinstance(callback, kind)]
 
     @property
-    def _adapter(self) -> Any:  # noqa: ANN401  # Keras's own, or nothing
+    def _adapter(self) -> object | None:
         return getattr(self.values.get("epoch_iterator"), "data_adapter", None)
 
 
-def calling_list() -> Any | None:  # noqa: ANN401  # Keras has no types
+def calling_list() -> Callback | None:
     """Return the ``CallbackList`` that calls; None where somebody calls a callback by hand."""
     for frame in _frames():
         owner = frame.f_locals.get("self")
@@ -118,7 +120,7 @@ def calling_list() -> Any | None:  # noqa: ANN401  # Keras has no types
     return None
 
 
-def is_under_way(callback_list: Any) -> bool:  # noqa: ANN401
+def is_under_way(callback_list: Callback) -> bool:
     """Tell whether a ``CallbackList`` is calling, further up on the stack."""
     return any(frame.f_locals.get("self") is callback_list for frame in _frames())
 
@@ -130,7 +132,7 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _rows(data: Any) -> int | None:  # noqa: ANN401
+def _rows(data: Data) -> int | None:
     for leaf in leaves(data):
         shape = getattr(leaf, "shape", None)
         if isinstance(shape, tuple) and shape and isinstance(shape[0], int):

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import html
-import logging
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras  # type: ignore[import-untyped]
 
-from mantik.exceptions import InvalidValueError
 from mantik.integrations.keras.call import Call
 from mantik.integrations.keras.configuration import optimizer_of
 from mantik.integrations.keras.options import Options
 from mantik.integrations.keras.progress import Progress
 from mantik.integrations.keras.ranks import rank
 from mantik.integrations.keras.recorder import Recorder
+from mantik.integrations.keras.run_methods import RunMethods
 from mantik.integrations.keras.session import Session
 from mantik.training.request import RunRequest
-from mantik.training.values import flat_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from mlflow import MlflowClient
-    from typing_extensions import Self
 
 __all__ = ["MantikCallback"]
 
-_logger = logging.getLogger(__name__)
 
-
-class MantikCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
     """Tracks what Keras does on the platform, on every backend.
 
     ``model.fit(x, y, callbacks=[MantikCallback()])`` is all it takes. Metrics, params, checkpoints and the true status
@@ -158,57 +151,9 @@ class MantikCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._stopwatch: tuple[float, bool] | None = None
         self._refused: set[str] = set()
 
-    @property
-    def run_id(self) -> str | None:
-        """Id of the run, which is begun for it; None on other ranks than zero."""
-        return self._session.writer.run_id if rank() == 0 else None
-
-    @property
-    def experiment_id(self) -> str | None:
-        """Id of the run's experiment; otherwise as `run_id`."""
-        return None if self.run_id is None else self._session.run.experiment_id
-
-    @property
-    def link(self) -> str:
-        """Address of the run's page on the platform; empty before there is one."""
-        return self._session.run.link
-
-    def __enter__(self) -> Self:
-        """Open the run, and keep it open until the block ends."""
-        if rank() == 0:
-            self._session.hold()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the run as the block ends: ``FINISHED``, ``FAILED``, or after Ctrl-C ``KILLED``."""
-        if rank() == 0:
-            self._session.release(error)
-
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Record one point of each metric, such as what ``train_on_batch(..., return_dict=True)`` returns.
-
-        Args:
-            metrics: Numbers, tensors or arrays of one element, by name.
-            step: Their step. Default: the last epoch.
-
-        Raises:
-            InvalidValueError: A value is no number, and tracking is strict; otherwise it is left out with a warning.
-        """
-        if rank() == 0:
-            self._log(metrics, self._session.axis.last_epoch if step is None else int(step))
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record hyper-parameters of one's own: nested ones are joined with ``/``.
-
-        What the run has already with another value is recorded as drift, and is no error.
-
-        Args:
-            params: A mapping, namespace or dataclass.
-        """
-        if rank() == 0:
-            self._session.writer.log_params(params)
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep what a copy needs to track trainings of its own, such as one that scikit-learn makes for each fold."""
+        return {**self.__dict__, "_model": None, "_progress": None, "_stopwatch": None}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Open the run, and describe what is about to be trained."""
@@ -235,7 +180,7 @@ class MantikCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             progress.begin_epoch(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count, and save a checkpoint where that is due. Called in training's own thread, unlike the end of a batch."""
+        """Count, and save a checkpoint where that is due: unlike the end, this is called in training's own thread."""
         del logs
         if self._progress is not None:
             axis = self._session.axis
@@ -252,7 +197,7 @@ class MantikCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             return
         rate = progress.learning_rate(batch)
         metrics = logs if rate is None else {**logs, "learning_rate": rate}
-        self._log({f"batch/{name}": value for name, value in metrics.items()}, step)
+        self._record({f"batch/{name}": value for name, value in metrics.items()}, step)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the metrics of the epoch, and save what is due."""
@@ -267,7 +212,7 @@ class MantikCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         if progress is not None:
             metrics |= progress.speed(axis.batches)
             progress.logs = dict(logs or {})
-        self._log(metrics, step)
+        self._record(metrics, step)
         axis.end_epoch(epoch)
         if progress is not None:
             self._recorder.end_epoch(self.model, step, progress)
@@ -302,15 +247,6 @@ class MantikCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         del logs
         self._end_other({}, "predict_time")
 
-    def __repr__(self) -> str:
-        """Show which run it is, as far as that is known."""
-        run = self._session.run
-        return f"{type(self).__name__}(run_id={run.run_id!r}, experiment_id={run.experiment_id!r})"
-
-    def _repr_html_(self) -> str:
-        text = html.escape(repr(self))
-        return f'<a href="{html.escape(self.link)}" target="_blank" rel="noopener">{text}</a>' if self.link else text
-
     def _begin_other(self, kind: Literal["evaluate", "predict"]) -> None:
         self._stopwatch = None
         if rank() > 0:
@@ -332,29 +268,9 @@ class MantikCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
             return
         began, is_own = self._stopwatch
         self._stopwatch = None
-        self._log({**metrics, time_name: time.perf_counter() - began}, self._session.axis.last_epoch)
+        self._record({**metrics, time_name: time.perf_counter() - began}, self._session.axis.last_epoch)
         if is_own:
             self._session.end()
-
-    def _log(self, metrics: Mapping[str, Any], step: int) -> None:
-        try:
-            numbers = flat_metrics(metrics, self._prefix)
-        except InvalidValueError:
-            if self._strict:
-                raise
-            numbers = {}
-            for name, value in metrics.items():
-                try:
-                    numbers |= flat_metrics({name: value}, self._prefix)
-                except InvalidValueError as error:
-                    self._refuse(name, error)
-        if numbers:
-            self._session.log_metrics(numbers, step)
-
-    def _refuse(self, name: str, error: InvalidValueError) -> None:
-        if name not in self._refused:
-            self._refused.add(name)
-            _logger.warning("%s It is left out.", error)
 
     def _place_of_evaluations(self) -> tuple[MlflowClient, str, int, bool]:
         """Return for a `MantikEvaluation` where to log to: client, run, what Keras's epochs lack, and strictness."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mantik.integrations.keras.best import Best
+    from mantik.integrations.keras.kinds import Callback, Model
     from mantik.training.run import TrackedRun
 
 __all__ = ["Collector", "Saver", "files_of"]
@@ -72,10 +73,28 @@ class Saver:
                     "The working directory cannot be written (%s): checkpoints are saved in %s.", error.strerror, place
                 )
             self._place = place
-            self._remember()
         return self._place
 
-    def begin_batch(self, model: Any, batch: int) -> None:  # noqa: ANN401  # a Keras model, or what gives it
+    def begin(self) -> None:
+        """Take over what an earlier attempt of the run has saved, so that nothing worse takes the place of its best.
+
+        Raises:
+            OSError: Nothing can be saved.
+        """
+        for alias in ("last", "best"):
+            path = self.path(alias)
+            about = Sidecar(self.folder).entries().get(path.name, {}).get("about")
+            if alias not in self._saved and about is not None and path.exists():
+                self._saved[alias] = {key: about[key] for key in ("epoch", "global_step", "score") if key in about}
+        match self._saved.get("best"):
+            case {"score": float(score), "epoch": int(epoch)} if self._best.score is None:
+                self._best.score, self._best.epoch = score, epoch
+
+    def path(self, alias: str) -> Path:
+        """Return the local file of ``best`` or ``last``."""
+        return self.folder / f"{alias}{self._suffix}"
+
+    def begin_batch(self, model: Model, batch: int) -> None:
         """Save before a batch what the batches before have made of the model, if that is due.
 
         Args:
@@ -88,7 +107,7 @@ class Saver:
                 self._save("last", model(), {"global_step": batch})
                 self._upload()
 
-    def end_epoch(self, model: Any, epoch: int, batch: int, *, improved: bool) -> None:  # noqa: ANN401
+    def end_epoch(self, model: Model, epoch: int, batch: int, *, improved: bool) -> None:
         """Save after an epoch what is due.
 
         Args:
@@ -108,8 +127,8 @@ class Saver:
         if improved or (due and keeps_last):
             self._upload()
 
-    def _save(self, alias: str, model: Any, details: dict[str, Any]) -> None:  # noqa: ANN401
-        path = self.folder / f"{alias}{self._suffix}"
+    def _save(self, alias: str, model: Model, details: dict[str, Any]) -> None:
+        path = self.path(alias)
         half = path.with_name(f".half-{path.name}")
         if self._weights_only:
             model.save_weights(half, overwrite=True)
@@ -123,20 +142,10 @@ class Saver:
         checkpoints = []
         for alias, facts in self._saved.items():
             details = {key: value for key, value in facts.items() if key != "score"}
-            path = self.folder / f"{alias}{self._suffix}"
-            checkpoints.append(Checkpoint(path, (alias,), facts.get("score"), {"checkpoint": settings, **details}))
+            checkpoints.append(
+                Checkpoint(self.path(alias), (alias,), facts.get("score"), {"checkpoint": settings, **details})
+            )
         self._shelf.update(self.folder, checkpoints)
-
-    def _remember(self) -> None:
-        """Take over what an earlier attempt of the run has saved, so that nothing worse takes the place of its best."""
-        for alias in ("last", "best"):
-            name = f"{alias}{self._suffix}"
-            about = Sidecar(self.folder).entries().get(name, {}).get("about")
-            if about is not None and (self.folder / name).exists():
-                self._saved[alias] = {key: about[key] for key in ("epoch", "global_step", "score") if key in about}
-        score = self._saved.get("best", {}).get("score")
-        if isinstance(score, float) and self._best.score is None:
-            self._best.score = score
 
 
 class Collector:
@@ -151,7 +160,7 @@ class Collector:
         self._uploads = uploads
         self._shelf = Shelf(run, "checkpoints")
 
-    def collect(self, callbacks: Sequence[Any], since: float) -> None:
+    def collect(self, callbacks: Sequence[Callback], since: float) -> None:
         """Take in what the callbacks have written.
 
         Args:
@@ -169,7 +178,7 @@ class Collector:
                     self._shelf.note(folder, found)
 
 
-def files_of(callback: Any, since: float) -> list[Path]:  # noqa: ANN401  # a ModelCheckpoint
+def files_of(callback: Callback, since: float) -> list[Path]:
     """Return the files that a ``ModelCheckpoint`` has written and that are there, the newest last.
 
     Args:
@@ -184,7 +193,7 @@ def files_of(callback: Any, since: float) -> list[Path]:  # noqa: ANN401  # a Mo
     return [path for moment, path in sorted(dated) if moment >= since]
 
 
-def _checkpoint(callback: Any, path: Path, newest: Path) -> Checkpoint:  # noqa: ANN401
+def _checkpoint(callback: Callback, path: Path, newest: Path) -> Checkpoint:
     settings = {
         name: getattr(callback, name)
         for name in ("monitor", "mode", "save_best_only", "save_weights_only", "save_freq")

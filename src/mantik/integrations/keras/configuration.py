@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mantik.integrations.keras.call import Call
+    from mantik.integrations.keras.kinds import Array, Callback, Model
     from mantik.training.writer import RunWriter
 
 __all__ = ["architecture", "configuration", "draw", "optimizer_of", "params", "summary"]
 
-_WIDTH = 120
 _FIT_PARAMS = ("epochs", "validation_split", "validation_freq", "shuffle", "class_weight")
 _FIT_SETTINGS = (*_FIT_PARAMS, "initial_epoch", "steps_per_epoch", "validation_steps", "validation_batch_size")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def optimizer_of(model: Any) -> Any | None:  # noqa: ANN401  # Keras's
+def optimizer_of(model: Model) -> Any | None:  # noqa: ANN401  # an optimizer of Keras
     """Return a model's optimizer; None where it was not compiled with one of Keras's."""
     optimizer = getattr(model, "optimizer", None)
     return optimizer if isinstance(optimizer, keras.optimizers.Optimizer) else None
 
 
-def params(model: Any, call: Call, told: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+def params(model: Model, call: Call, told: Mapping[str, Any]) -> dict[str, Any]:
     """Return the params of a training, by the names that MLflow's own autologging uses, as far as it knows them.
 
     Args:
@@ -46,6 +46,8 @@ def params(model: Any, call: Call, told: Mapping[str, Any]) -> dict[str, Any]:  
     optimizer = optimizer_of(model)
     if optimizer is not None:
         found |= {f"optimizer_{name}": value for name, value in _optimizer(optimizer.get_config()).items()}
+        # Its own name counts the optimizers of a process.
+        found["optimizer_name"] = type(getattr(optimizer, "inner_optimizer", optimizer)).__name__
     if getattr(model, "compiled", False):
         compiled = model.get_compile_config() or {}
         found |= {name: _plain(compiled.get(name)) for name in ("loss", "metrics") if compiled.get(name) is not None}
@@ -54,7 +56,7 @@ def params(model: Any, call: Call, told: Mapping[str, Any]) -> dict[str, Any]:  
     found |= {"epochs": told["epochs"]} if told.get("epochs") else {}
     found |= {"batch_size": call.batch_size} if call.batch_size is not None else {}
     found |= {"steps": told["steps"]} if told.get("steps") else {}
-    found |= {"model": model.name, "backend": keras.backend.backend(), "keras_version": keras.__version__}
+    found |= {"backend": keras.backend.backend(), "keras_version": keras.__version__}
     policy = getattr(model, "dtype_policy", None)
     found |= {"dtype_policy": policy.name} if policy is not None else {}
     if getattr(model, "built", False):
@@ -63,7 +65,7 @@ def params(model: Any, call: Call, told: Mapping[str, Any]) -> dict[str, Any]:  
     return found
 
 
-def configuration(model: Any, call: Call, told: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+def configuration(model: Model, call: Call, told: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings of a training, whole: of the compilation, of ``fit``, and of the other callbacks."""
     compiled = model.get_compile_config() if getattr(model, "compiled", False) else None
     return {
@@ -77,21 +79,19 @@ def configuration(model: Any, call: Call, told: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def summary(model: Any) -> str:  # noqa: ANN401
+def summary(model: Model) -> str:
     """Return a model's layers as a text."""
     lines: list[str] = []
-    model.summary(
-        line_length=_WIDTH, expand_nested=True, show_trainable=True, print_fn=lambda line, **_: lines.append(str(line))
-    )
+    model.summary(expand_nested=True, show_trainable=True, print_fn=lambda line, **_: lines.append(str(line)))
     return _COLOUR.sub("", "\n".join(lines)) + "\n"
 
 
-def architecture(model: Any) -> str:  # noqa: ANN401
+def architecture(model: Model) -> str:
     """Return a model's architecture as JSON, which ``keras.models.model_from_json`` reads."""
     return json.dumps(json.loads(model.to_json()), indent=2) + "\n"
 
 
-def draw(model: Any, writer: RunWriter) -> None:  # noqa: ANN401
+def draw(model: Model, writer: RunWriter) -> None:
     """Keep a picture of a model, where the programs that draw it are installed."""
     if find_spec("pydot") is None or shutil.which("dot") is None:
         return
@@ -113,7 +113,7 @@ def _optimizer(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(config)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: object) -> object:
     """Return losses or metrics that Keras has serialized by their names."""
     if isinstance(value, dict) and "class_name" in value:
         config = value.get("config")
@@ -123,7 +123,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _settings(callback: Any) -> dict[str, Any]:  # noqa: ANN401
+def _settings(callback: Callback) -> dict[str, Any]:
     """Return a callback's class and those of its public attributes that are settings."""
     plain = {
         name: value
@@ -133,7 +133,7 @@ def _settings(callback: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"class": text_of(type(callback)), **plain}
 
 
-def _size(weight: Any) -> int:  # noqa: ANN401
+def _size(weight: Array) -> int:
     size = 1
     for length in weight.shape:
         size *= int(length)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mantik.integrations.keras.call import Call
+    from mantik.integrations.keras.kinds import Array, Data
 
 __all__ = ["dataset_inputs"]
 
@@ -40,7 +41,7 @@ def dataset_inputs(call: Call) -> list[DatasetInput]:
     return inputs
 
 
-def _input(context: str, x: Any, y: Any, counts: Mapping[str, int], batches: list[Any]) -> DatasetInput:  # noqa: ANN401
+def _input(context: str, x: Data, y: Data, counts: Mapping[str, int], batches: list[Any]) -> DatasetInput:
     kind = kind_of(x)
     features, targets = _specs(x, kind, 0), _specs(y, kind, 1)
     if batches:
@@ -75,7 +76,7 @@ def _input(context: str, x: Any, y: Any, counts: Mapping[str, int], batches: lis
     return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
 
 
-def _name(x: Any, kind: str) -> str:  # noqa: ANN401
+def _name(x: Data, kind: str) -> str:
     if kind == "arrays":
         roots = dict.fromkeys(type(leaf).__module__.partition(".")[0] for _, leaf in named_leaves(x))
         return " and ".join({"jaxlib": "jax"}.get(root, root) for root in roots)
@@ -85,7 +86,7 @@ def _name(x: Any, kind: str) -> str:  # noqa: ANN401
     return str(getattr(x, "__name__", None) or (kind if kind == "tf.data" else type(x).__name__))
 
 
-def _size(x: Any, kind: str) -> dict[str, Any]:  # noqa: ANN401
+def _size(x: Data, kind: str) -> dict[str, Any]:
     if kind == "DataLoader":
         dataset = x.dataset
         return _counts(rows=len(dataset) if hasattr(dataset, "__len__") else None, batch_size=x.batch_size)
@@ -98,7 +99,7 @@ def _counts(**counts: int | None) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count is not None}
 
 
-def _specs(data: Any, kind: str, at: int) -> list[dict[str, Any]]:  # noqa: ANN401
+def _specs(data: Data, kind: str, at: int) -> list[dict[str, Any]]:
     """Return name, shape and type of each array, as far as they can be seen from outside."""
     if kind == "tf.data":
         spec = data.element_spec if data is not None else None
@@ -121,7 +122,7 @@ def _tensor(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "tensor", "tensor-spec": tensor, **({"name": spec["name"]} if spec["name"] else {})}
 
 
-def _digest(x: Any, y: Any, kind: str, description: str) -> str:  # noqa: ANN401
+def _digest(x: Data, y: Data, kind: str, description: str) -> str:
     """Return what tells different data apart: by content where that lies in memory, else by description."""
     digest = hashlib.sha256(description.encode())
     if kind == "arrays":
@@ -133,7 +134,7 @@ def _digest(x: Any, y: Any, kind: str, description: str) -> str:  # noqa: ANN401
     return digest.hexdigest()[:16]
 
 
-def _sample(leaf: Any) -> Any:  # noqa: ANN401  # an array of numpy, or None
+def _sample(leaf: Array) -> Array:
     first = first_of_arrays(leaf, 1)
     if first is None or not len(first):
         return None

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
+    from mantik.integrations.keras.kinds import Array, Data
+
 __all__ = ["MantikEvaluation"]
 
 _logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, data: Any = None, *, key: str = "evaluation", every: int = 1, samples: int = 1000, rows: int = 200
+        self, data: Data = None, *, key: str = "evaluation", every: int = 1, samples: int = 1000, rows: int = 200
     ) -> None:  # any data that Keras takes
         super().__init__()
         for name, value in (("every", every), ("samples", samples), ("rows", rows)):
@@ -69,7 +71,7 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         self.samples = samples
         self.rows = rows
 
-    def predict(self, x: Any) -> Any:  # noqa: ANN401
+    def predict(self, x: Array) -> Array:
         """Return what the model makes of samples; to be overridden where that is not ``model.predict``.
 
         Args:
@@ -77,7 +79,7 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         """
         return self.model.predict(x, verbose=0)
 
-    def table(self, x: Any, y: Any, predictions: Any) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:  # noqa: ANN401
+    def table(self, x: Array, y: Array, predictions: Array) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
         """Return columns and rows of the table; to be overridden.
 
         Args:
@@ -105,7 +107,7 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         with extra(f"The evaluation {self.key!r} is not logged", strict=strict):
             self.log(client, run_id, data, epoch + offset)
 
-    def log(self, client: MlflowClient, run_id: str, data: Any, step: int) -> None:  # noqa: ANN401
+    def log(self, client: MlflowClient, run_id: str, data: Data, step: int) -> None:
         """Log the evaluation of some data.
 
         Args:
@@ -133,9 +135,9 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         self,
         client: MlflowClient,
         run_id: str,
-        x: Any,
-        y: Any,
-        predictions: Any,
+        x: Array,
+        y: Array,
+        predictions: Array,
         step: int,
     ) -> None:
         classes = classes_of(y, predictions, self._loss)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import keras  # type: ignore[import-untyped]
@@ -14,9 +15,13 @@ from mantik.integrations.keras.structure import leaves, mapped, named_leaves
 from mantik.training.arrays import as_array
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlflow.models import ModelSignature
+    from mlflow.types import Schema
 
     from mantik.integrations.keras.call import Call
+    from mantik.integrations.keras.kinds import Array, Model
 
 __all__ = ["BestWeights", "log_model"]
 
@@ -30,11 +35,28 @@ class BestWeights:
     def __init__(self) -> None:
         self._weights: list[Any] | None = None
 
-    def take(self, model: Any) -> None:  # noqa: ANN401  # a Keras model
+    def take(self, model: Model) -> None:
         """Keep the weights that a model has now."""
         self._weights = model.get_weights()
 
-    def exchange(self, model: Any) -> None:  # noqa: ANN401
+    def read(self, model: Model, path: Path) -> None:
+        """Keep the weights in a checkpoint.
+
+        Args:
+            model: A model like the one that was saved; it has the weights that it has.
+            path: The file.
+        """
+        held = model.get_weights()
+        model.load_weights(path)
+        self._weights = model.get_weights()
+        model.set_weights(held)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none are kept."""
+        return self._weights is None
+
+    def exchange(self, model: Model) -> None:
         """Give a model the weights that are kept, if there are any, and keep those that it has."""
         if self._weights is not None:
             held = model.get_weights()
@@ -42,7 +64,7 @@ class BestWeights:
             self._weights = held
 
 
-def log_model(model: Any, call: Call, registered_model_name: str | None) -> None:  # noqa: ANN401
+def log_model(model: Model, call: Call, registered_model_name: str | None) -> None:
     """Log a model as the MLflow model ``model`` of the active run, which ``mlflow.keras.load_model`` loads.
 
     Args:
@@ -59,12 +81,13 @@ def log_model(model: Any, call: Call, registered_model_name: str | None) -> None
         **({"name": "model"} if "name" in names else {"artifact_path": "model"}),
         signature=_signature(model, call),
         registered_model_name=registered_model_name,
+        await_registration_for=0,
         # MLflow would load the model in another process to see what it imports, which takes ten seconds and more.
         pip_requirements=_requirements(),
     )
 
 
-def _signature(model: Any, call: Call) -> ModelSignature | None:  # noqa: ANN401
+def _signature(model: Model, call: Call) -> ModelSignature | None:
     features = _named(_first_features(call), model)
     if features is not None:
         outputs = mapped(lambda leaf: as_array(leaf, "log_model"), model(features, training=False))
@@ -75,7 +98,7 @@ def _signature(model: Any, call: Call) -> ModelSignature | None:  # noqa: ANN401
     return mlflow.models.ModelSignature(inputs=_schema(inputs), outputs=_schema(outputs))
 
 
-def _first_features(call: Call) -> Any:  # noqa: ANN401  # arrays of numpy, or None
+def _first_features(call: Call) -> Array:
     """Return some samples, of data that can be looked at without taking a batch from it."""
     if call.first_batches:
         return first_of_arrays(call.first_batches[0][0], _ROWS)
@@ -85,7 +108,7 @@ def _first_features(call: Call) -> Any:  # noqa: ANN401  # arrays of numpy, or N
     return None
 
 
-def _named(data: Any, model: Any) -> Any:  # noqa: ANN401
+def _named(data: Array, model: Model) -> Array:
     """Return arrays in the form that signatures have: one array, or a dict of several."""
     several = list(named_leaves(data))
     if not several:
@@ -100,12 +123,12 @@ def _named(data: Any, model: Any) -> Any:  # noqa: ANN401
     return dict(zip(names, leaves(data), strict=True))
 
 
-def _schema(tensors: list[Any]) -> Any:  # noqa: ANN401  # MLflow's Schema
+def _schema(tensors: list[Any]) -> Schema:
     import numpy as np
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
     several = len(tensors) > 1
-    specs = []
+    specs: list[ColSpec | TensorSpec] = []
     for tensor in tensors:
         shape = (-1, *(-1 if size is None else size for size in tensor.shape[1:]))
         # What numpy does not know, such as bfloat16, is handed over as float32.
@@ -116,11 +139,6 @@ def _schema(tensors: list[Any]) -> Any:  # noqa: ANN401  # MLflow's Schema
 
 def _requirements() -> list[str]:
     """Return what loading a model needs."""
-    found = []
-    for package in ("keras", keras.backend.backend(), "numpy"):
-        try:
-            # Without the build of it, such as "+cpu", which no index has.
-            found.append(f"{package}=={version(package).partition('+')[0]}")
-        except PackageNotFoundError:
-            continue
-    return found
+    packages = [package for package in ("keras", keras.backend.backend(), "numpy") if find_spec(package) is not None]
+    # Without the build of it, such as "+cpu", which no index has.
+    return [f"{package}=={version(package).partition('+')[0]}" for package in packages]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras  # type: ignore[import-untyped]
 import numpy as np
 
 from mantik.integrations.keras.structure import named_leaves
 from mantik.training.arrays import package
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mantik.integrations.keras.kinds import Array
 
 __all__ = ["Classes", "classes_of", "confusion_figure", "images_of", "table_of"]
 
@@ -32,13 +37,13 @@ class Classes:
         count: How many classes there are.
     """
 
-    targets: Any
-    predicted: Any
-    confidence: Any
+    targets: Array
+    predicted: Array
+    confidence: Array
     count: int
 
 
-def classes_of(y: Any, predictions: Any, loss: str) -> Classes | None:  # noqa: ANN401  # arrays of numpy
+def classes_of(y: Array, predictions: Array, loss: str) -> Classes | None:
     """Return targets and predictions as classes; None where they are none.
 
     Args:
@@ -68,7 +73,7 @@ def classes_of(y: Any, predictions: Any, loss: str) -> Classes | None:  # noqa: 
     return Classes(numbers, values.argmax(axis=1), values.max(axis=1), values.shape[1])
 
 
-def table_of(y: Any, predictions: Any, classes: Classes | None, count: int) -> tuple[list[str], list[list[Any]]]:  # noqa: ANN401
+def table_of(y: Array, predictions: Array, classes: Classes | None, count: int) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of a table of predictions.
 
     Args:
@@ -91,7 +96,7 @@ def table_of(y: Any, predictions: Any, classes: Classes | None, count: int) -> t
     return ["sample", *columns], [[at, *row] for at, row in enumerate(rows)]
 
 
-def confusion_figure(classes: Classes) -> Any | None:  # noqa: ANN401  # matplotlib is optional
+def confusion_figure(classes: Classes) -> Figure | None:
     """Return a figure that shows how often which class was taken for which; None of too many classes to read.
 
     Raises:
@@ -101,7 +106,7 @@ def confusion_figure(classes: Classes) -> Any | None:  # noqa: ANN401  # matplot
         return None
     counts = np.zeros((classes.count, classes.count), int)
     np.add.at(counts, (classes.targets, classes.predicted), 1)
-    figure = package("matplotlib.figure", "A confusion matrix").Figure(layout="constrained")
+    figure: Figure = package("matplotlib.figure", "A confusion matrix").Figure(layout="constrained")
     axes = figure.add_subplot()
     # By rows, so that rare classes are seen, too.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -117,7 +122,7 @@ def confusion_figure(classes: Classes) -> Any | None:  # noqa: ANN401  # matplot
     return figure
 
 
-def images_of(x: Any, count: int) -> list[Any] | None:  # noqa: ANN401
+def images_of(x: Array, count: int) -> list[Array] | None:
     """Return the first samples as images, where they are that.
 
     Args:
@@ -135,7 +140,7 @@ def images_of(x: Any, count: int) -> list[Any] | None:  # noqa: ANN401
     return None
 
 
-def _class_numbers(truth: Any, count: int) -> Any | None:  # noqa: ANN401
+def _class_numbers(truth: Array, count: int) -> Array:
     if truth.shape[1] == 1:
         numbers = truth[:, 0]
         whole = numbers.astype(int)
@@ -145,11 +150,11 @@ def _class_numbers(truth: Any, count: int) -> Any | None:  # noqa: ANN401
     return None
 
 
-def _are_classes(y: Any) -> bool:  # noqa: ANN401
+def _are_classes(y: Array) -> bool:
     return bool(y.dtype.kind in "biu") or y.ndim > 1
 
 
-def _cell(value: Any) -> Any:  # noqa: ANN401
+def _cell(value: Array) -> object:
     array = np.asarray(value)
     if array.size == 1:
         return array.reshape(()).item()

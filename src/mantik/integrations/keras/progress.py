@@ -12,6 +12,7 @@ from mantik.integrations.keras.configuration import optimizer_of
 
 if TYPE_CHECKING:
     from mantik.integrations.keras.call import Call
+    from mantik.integrations.keras.kinds import Model
 
 __all__ = ["Progress"]
 
@@ -44,7 +45,7 @@ class Progress:
     _iterations: int = 0
 
     @classmethod
-    def of(cls, model: Any, call: Call, steps: object) -> Progress:  # noqa: ANN401  # a Keras model
+    def of(cls, model: Model, call: Call, steps: object) -> Progress:
         """Begin.
 
         Args:
@@ -57,7 +58,7 @@ class Progress:
         validates_always = call.values.get("validation_freq", 1) == 1
         return cls(time.time(), batches, call.batch_size, call.rows, together, validates_always)
 
-    def begin_epoch(self, model: Any) -> None:  # noqa: ANN401
+    def begin_epoch(self, model: Model) -> None:
         """Begin an epoch."""
         self._epoch_began, self._tested = time.perf_counter(), 0.0
         optimizer = optimizer_of(model)
@@ -88,7 +89,9 @@ class Progress:
         speed = {"epoch_time": took}
         if self.batch_size is not None and batches and took > self._tested:
             samples = batches * self.batch_size
-            samples = samples if self.rows is None else min(samples, self.rows)
+            if self.rows is not None and 0 < samples - self.rows < self.batch_size:
+                # The last batch is a smaller one.
+                samples = self.rows
             speed["samples_per_second"] = samples / (took - self._tested)
         return speed
 

@@ -1,12 +1,15 @@
-"""What is recorded around the metrics: at the beginning of a ``fit`` what it is made of, later what has become of it."""
+"""What is recorded around the metrics: at the beginning of a ``fit`` what it is made of, later what comes of it."""
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import keras  # type: ignore[import-untyped]
 
 from mantik.integrations.keras import configuration
+from mantik.integrations.keras.autologging import THEIRS, silence
 from mantik.integrations.keras.best import Best
 from mantik.integrations.keras.boundary import extra
 from mantik.integrations.keras.checkpoints import Collector, Saver
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mantik.integrations.keras.call import Call
+    from mantik.integrations.keras.kinds import Callback, Model
     from mantik.integrations.keras.options import Options
     from mantik.integrations.keras.progress import Progress
     from mantik.integrations.keras.session import Session
@@ -51,10 +55,15 @@ class Recorder:
                 weights_only=options.save_weights_only,
             )
         self._collector = Collector(session.run, uploads=options.save_freq == "callbacks")
-        self._checkpointers: list[Any] = []
+        self._checkpointers: list[Callback] = []
+        self._model: weakref.ref[Model] | None = None
         self._is_described = False
 
-    def begin(self, model: Any, call: Call, told: Mapping[str, Any]) -> None:  # noqa: ANN401  # a Keras model
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep what a copy needs, in a call of its own."""
+        return {**self.__dict__, "_model": None, "_checkpointers": []}
+
+    def begin(self, model: Model, call: Call, told: Mapping[str, Any]) -> None:
         """Record what a ``fit`` is made of.
 
         Args:
@@ -62,12 +71,23 @@ class Recorder:
             call: The call.
             told: What Keras tells callbacks: epochs and steps.
         """
+        if self._model is None or self._model() is not model:
+            # Another model has a best epoch of its own.
+            self._model = weakref.ref(model)
+            self._best.forget()
+            self._weights = None if self._weights is None else BestWeights()
         self._best.begin(validates=call.validation is not None)
+        if self._saver is not None:
+            with extra("Checkpoints are not saved", strict=self._strict):
+                self._saver.begin()
         self._checkpointers = call.callbacks_of(keras.callbacks.ModelCheckpoint)
         self._is_described = False
+        autologs = silence(call)
         if self._options.log_params:
             with extra("The params are not recorded", strict=self._strict):
-                self._session.writer.log_params(configuration.params(model, call, told))
+                params = configuration.params(model, call, told)
+                left = THEIRS if autologs else frozenset()
+                self._session.writer.log_params({name: params[name] for name in params if name not in left})
             with extra("The configuration is not recorded", strict=self._strict):
                 text = as_yaml(configuration.configuration(model, call, told))
                 self._session.documents.write_configuration("hparams.yaml", text)
@@ -79,7 +99,7 @@ class Recorder:
                 if inputs:
                     self._session.run.client.log_inputs(self._session.writer.run_id, inputs)
 
-    def begin_batch(self, model: Callable[[], Any], batch: int) -> None:
+    def begin_batch(self, model: Callable[[], Model], batch: int) -> None:
         """Save a checkpoint before a batch, if that is due.
 
         Args:
@@ -90,7 +110,7 @@ class Recorder:
             with extra("The checkpoint is not saved", strict=self._strict):
                 self._saver.begin_batch(model, batch)
 
-    def end_epoch(self, model: Any, epoch: int, progress: Progress) -> None:  # noqa: ANN401
+    def end_epoch(self, model: Model, epoch: int, progress: Progress) -> None:
         """Save what is due after an epoch.
 
         Args:
@@ -105,7 +125,7 @@ class Recorder:
         with extra("The checkpoints are not taken note of", strict=self._strict):
             self._collector.collect(self._checkpointers, progress.began)
 
-    def end(self, model: Any, call: Call, progress: Progress) -> None:  # noqa: ANN401
+    def end(self, model: Model, call: Call, progress: Progress) -> None:
         """Record what a ``fit`` has come to.
 
         Args:
@@ -117,18 +137,23 @@ class Recorder:
             self._best.miss(progress.logs)
         with extra("The checkpoints are not taken note of", strict=self._strict):
             self._collector.collect(self._checkpointers, progress.began)
+        self._checkpointers = []
         self._stop_early(model, call)
-        if self._weights is not None and self._best.epoch is not None:
-            self._weights.exchange(model)
-        if self._options.log_evaluation:
-            self._evaluate(model, call)
-        if self._options.log_model:
-            with extra("The model is not logged", strict=self._strict):
-                log_model(model, call, self._options.registered_model_name)
-        if self._weights is not None and self._best.epoch is not None:
-            self._weights.exchange(model)
+        with contextlib.ExitStack() as stack:
+            if self._weights is not None and self._best.epoch is not None:
+                with extra("The weights of the best epoch are not used", strict=self._strict):
+                    if self._weights.is_empty and self._saver is not None:
+                        # It was an earlier attempt's.
+                        self._weights.read(model, self._saver.path("best"))
+                    self._weights.exchange(model)
+                    stack.callback(self._weights.exchange, model)
+            if self._options.log_evaluation:
+                self._evaluate(model, call)
+            if self._options.log_model:
+                with extra("The model is not logged", strict=self._strict):
+                    log_model(model, call, self._options.registered_model_name)
 
-    def _describe(self, model: Any) -> None:  # noqa: ANN401
+    def _describe(self, model: Model) -> None:
         """Keep what a model looks like, once a training."""
         self._is_described = True
         documents, writer = self._session.documents, self._session.writer
@@ -139,7 +164,7 @@ class Recorder:
         with extra("model.png is not recorded", strict=self._strict):
             configuration.draw(model, writer)
 
-    def _look(self, model: Any, epoch: int, progress: Progress) -> None:  # noqa: ANN401
+    def _look(self, model: Model, epoch: int, progress: Progress) -> None:
         """Find out whether the epoch is the best one, and save what is due."""
         improved = self._best.improves(model, progress.logs, epoch)
         if improved and self._weights is not None:
@@ -151,7 +176,7 @@ class Recorder:
             with extra("The checkpoint is not saved", strict=self._strict):
                 self._saver.end_epoch(lambda: model, epoch, batch, improved=improved)
 
-    def _stop_early(self, model: Any, call: Call) -> None:  # noqa: ANN401
+    def _stop_early(self, model: Model, call: Call) -> None:
         """Record what ``EarlyStopping`` has done, and let the model have the weights that it restores."""
         for callback in call.callbacks_of(keras.callbacks.EarlyStopping):
             step = self._session.axis.last_epoch
@@ -165,7 +190,7 @@ class Recorder:
             if metrics:
                 self._session.log_metrics(metrics, step)
 
-    def _evaluate(self, model: Any, call: Call) -> None:  # noqa: ANN401
+    def _evaluate(self, model: Model, call: Call) -> None:
         evaluation = MantikEvaluation()
         evaluation.set_model(model)
         with extra("The evaluation is not logged", strict=self._strict):

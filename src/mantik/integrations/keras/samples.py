@@ -12,12 +12,14 @@ from mantik.training.arrays import as_array
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mantik.integrations.keras.kinds import Array, Data
+
 __all__ = ["are_arrays", "first_of_arrays", "first_samples", "kind_of"]
 
 _FEATURE = "MantikCallback"
 
 
-def kind_of(data: Any) -> str:  # noqa: ANN401  # any data that Keras takes
+def kind_of(data: Data) -> str:
     """Return what a dataset is: ``arrays``, ``DataLoader``, ``PyDataset``, ``tf.data``, or another's type."""
     for base in type(data).__mro__:
         if base.__name__ == "DataLoader" and base.__module__.startswith("torch.utils.data"):
@@ -29,18 +31,18 @@ def kind_of(data: Any) -> str:  # noqa: ANN401  # any data that Keras takes
     return "arrays" if are_arrays(data) else type(data).__name__
 
 
-def are_arrays(data: Any) -> bool:  # noqa: ANN401
+def are_arrays(data: Data) -> bool:
     """Tell whether something is an array, a tensor, a table of pandas, or a structure of such."""
     found = [hasattr(leaf, "shape") and hasattr(leaf, "__getitem__") for leaf in leaves(data)]
     return bool(found) and all(found)
 
 
-def first_of_arrays(data: Any, count: int) -> Any:  # noqa: ANN401
+def first_of_arrays(data: Data, count: int) -> Array:
     """Return the first samples of arrays, as arrays of numpy."""
     return mapped(lambda leaf: as_array(leaf[:count], _FEATURE), data)
 
 
-def first_samples(x: Any, y: Any, count: int) -> tuple[Any, Any] | None:  # noqa: ANN401
+def first_samples(x: Data, y: Data, count: int) -> tuple[Array, Array] | None:
     """Return the first samples and their targets, as arrays of numpy; None of what can be gone through only once.
 
     Args:
@@ -55,11 +57,11 @@ def first_samples(x: Any, y: Any, count: int) -> tuple[Any, Any] | None:  # noqa
     if kind == "PyDataset":
         number = x.num_batches
         batches = (x[at] for at in range(count if number is None else number))
-    elif kind == "tf.data" or (kind == "DataLoader" and hasattr(x.dataset, "__getitem__")):
+    elif kind == "tf.data" or (kind == "DataLoader" and not _is_stream(x.dataset)):
         batches = x
     else:
         return None
-    parts: list[tuple[Any, Any]] = []
+    parts: list[tuple[Array, Array]] = []
     found = 0
     for features, targets in map(_unpacked, batches):
         parts.append((first_of_arrays(features, count), first_of_arrays(targets, count)))
@@ -69,13 +71,17 @@ def first_samples(x: Any, y: Any, count: int) -> tuple[Any, Any] | None:  # noqa
     if not parts:
         return None
 
-    def joined(*arrays: Any) -> Any:  # noqa: ANN401
+    def joined(*arrays: Array) -> Array:
         return np.concatenate(arrays)[:count]
 
     return mapped(joined, *(one for one, _ in parts)), mapped(joined, *(one for _, one in parts))
 
 
-def _unpacked(batch: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _is_stream(dataset: object) -> bool:
+    return any(base.__name__ == "IterableDataset" for base in type(dataset).__mro__)
+
+
+def _unpacked(batch: Data) -> tuple[Data, Data]:
     """Return data and targets of a batch, without the weights of its samples."""
     if not isinstance(batch, (tuple, list)):
         return batch, None

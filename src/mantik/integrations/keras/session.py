@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mantik.training.writer import RunWriter
 
 __all__ = ["Session"]
+
+_logger = logging.getLogger(__name__)
 
 _marks: dict[tuple[str, str], Mark] = {}
 """How far the runs of this process are, by run and prefix: another callback may go on with one."""
@@ -46,6 +49,15 @@ class Session:
         self._activity: Activity | None = None
         self._fault: str | None = None
         self._is_held = False
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep what a copy needs to go on with the run, if there is one, in a call of its own."""
+        return {**self.__dict__, "_activity": None, "_fault": None, "_is_held": False, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin with no call under way."""
+        self.__dict__.update(state)
         self._lock = threading.Lock()
 
     @property
@@ -96,6 +108,7 @@ class Session:
             before.lose()
         if kind == "fit":
             self._fault = None
+            self._compare(call)
         self.open(call)
         identity = self.run.identity
         if identity is not None:
@@ -130,6 +143,19 @@ class Session:
         self._keep_mark()
         status = status_of(error)
         self.run.end(self._fault or status if status == "FINISHED" else status)
+
+    def _compare(self, call: Call) -> None:
+        """Say that a training goes on from another run's backup, where the run was begun before that could be seen."""
+        source, whence = origin_of(call)
+        if self.run.run_id is not None and source is not None and source.run_id != self.run.run_id:
+            _logger.warning(
+                "The training goes on from %s, which is of the run %s, but the run was begun before the fit and is %s. "
+                "Give run_id=%r to go on with it.",
+                whence,
+                source.run_id,
+                self.run.run_id,
+                source.run_id,
+            )
 
     def _lose(self, status: str) -> None:
         """Take note of a call that will never end."""

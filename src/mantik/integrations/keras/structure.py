@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from mantik.integrations.keras.kinds import Data
+
 __all__ = ["leaves", "mapped", "named_leaves"]
 
 
-def leaves(data: Any) -> Iterator[Any]:  # noqa: ANN401  # any data that Keras takes
+def leaves(data: Data) -> Iterator[Data]:
     """Yield the arrays, or whatever else is there in their place."""
     return (leaf for _, leaf in named_leaves(data))
 
 
-def named_leaves(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def named_leaves(data: Data, name: str = "") -> Iterator[tuple[str, Data]]:
     """Yield the arrays with what leads to each: keys and positions, joined by slashes; one alone has no name."""
     front = f"{name}/" if name else ""
     if isinstance(data, Mapping):
@@ -29,7 +31,7 @@ def named_leaves(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:  # noq
         yield name, data
 
 
-def mapped(function: Callable[..., Any], *data: Any) -> Any:  # noqa: ANN401
+def mapped(function: Callable[..., Data], *data: Data) -> Data:
     """Return a structure with what a function makes of the arrays at the same place in each of the structures."""
     first = data[0]
     if isinstance(first, Mapping):

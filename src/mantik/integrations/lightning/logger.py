@@ -110,14 +110,14 @@ class MantikLogger(MediaMethods, MLFlowLogger):
             raise ConfigurationError(f"log_model is {log_model!r}, which is none of: False, True, 'all'.")
         if not is_artifact_folder(checkpoint_name):
             raise ConfigurationError(
-                f"checkpoint_name is {checkpoint_name!r}, which is no artifact folder. Expected is a name or a path such "
-                f"as 'weights/fine', without # % ? \\ : * \" < > |."
+                f"checkpoint_name is {checkpoint_name!r}, which is no artifact folder. Expected is a name or a path "
+                f"such as 'weights/fine', without # % ? \\ : * \" < > |."
             )
         request = RunRequest(
             experiment_name=experiment_name,
             experiment_id=None if experiment_id is None else str(experiment_id),
             run_name=run_name,
-            run_id=run_id,
+            run_id=run_id or None,
             tags=tags,
             description=description,
             tracking_uri=tracking_uri,
@@ -253,11 +253,14 @@ class MantikLogger(MediaMethods, MLFlowLogger):
         del input_array
         if rank() > 0 or not hasattr(model, "example_input_array"):
             return
+        module: Any = model
+        example, module.example_input_array = module.example_input_array, None
         try:
-            text = str(chosen().utilities.model_summary.summarize(model, max_depth=-1))
-        except Exception as error:  # noqa: BLE001  # a summary runs the user's own forward
-            _logger.debug("The model cannot be summarised: %s", error)
-            return
+            # Without an example: with one, a summary calls the user's forward, and an error in there would leave the
+            # module in evaluation mode.
+            text = str(chosen().utilities.model_summary.summarize(module, max_depth=-1))
+        finally:
+            module.example_input_array = example
         self._session.write_once("model_summary.txt", text + "\n")
 
     def watch(
@@ -341,7 +344,7 @@ class MantikLogger(MediaMethods, MLFlowLogger):
         if self._recorder is None or rank() > 0:
             return
         try:
-            self._recorder.log(module)
+            self._recorder.log(module, self._step)
         except Exception as error:
             # A module that cannot be pickled is found out here, after days of training: those are kept.
             if self._session.run.request.strict:

@@ -33,14 +33,21 @@ class ModelRecorder:
         if self._handle is None and self._inputs is None:
             self._handle = module.register_forward_hook(self._remember, with_kwargs=True)
 
-    def log(self, module: torch.nn.Module) -> None:
-        """Log the module as the model ``model`` of the active run."""
+    def log(self, module: torch.nn.Module, step: int) -> None:
+        """Log the module as the model ``model`` of the active run.
+
+        Args:
+            module: The module.
+            step: The last step: MLflow shows the metrics of it with the model.
+        """
         self._stop()
         from mlflow.pytorch import log_model
 
         known = inspect.signature(log_model).parameters
         # Its name is a path up to MLflow 2.
-        options = {"name" if "name" in known else "artifact_path": "model"}
+        options: dict[str, Any] = {"name" if "name" in known else "artifact_path": "model"}
+        if "step" in known:
+            options["step"] = step
         if "serialization_format" in known:
             # By default newer ones trace the module: many cannot be traced, and what is loaded is not of their class.
             options["serialization_format"] = "pickle"

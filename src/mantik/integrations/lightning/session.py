@@ -11,6 +11,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mantik.delivery.ending import undisturbed
 from mantik.integrations.lightning.checkpoints import (
     checkpoint_to_load,
     checkpoints_of,
@@ -205,15 +206,19 @@ class Session:
                 # The end of this attempt, and not of the run.
                 return
             self.run.take_back()
-        # First: whatever an upload meets, the status is on disk.
-        self.run.end(status_of(error))
-        if self._log_model:
-            for callback in self._callbacks.values():
-                with contextlib.suppress(ReferenceError):
-                    # ReferenceError: the callback belonged to a Trainer that is gone.
-                    folder = folder_of(callback)
-                    if folder is not None:
-                        self._shelved.update(folder, checkpoints_of(callback, self._moments), _key_of(callback))
+        with undisturbed():
+            # First: whatever an upload meets, the status is on disk.
+            self.run.end(status_of(error))
+            if self._log_model:
+                self._upload_all()
+
+    def _upload_all(self) -> None:
+        for callback in self._callbacks.values():
+            with contextlib.suppress(ReferenceError):
+                # ReferenceError: the callback belonged to a Trainer that is gone.
+                folder = folder_of(callback)
+                if folder is not None:
+                    self._shelved.update(folder, checkpoints_of(callback, self._moments), _key_of(callback))
 
     @property
     def _shelved(self) -> Shelf:
