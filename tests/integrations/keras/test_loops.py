@@ -110,20 +110,6 @@ def test_making_one_does_nothing(arrived: Arrived) -> None:
     assert copy.deepcopy(callback).run_id == callback.run_id
 
 
-def test_scikit_learn(arrived: Arrived) -> None:
-    """A callback in Keras's wrapper for scikit-learn is copied for each fit, and each is a run."""
-    from sklearn.model_selection import cross_val_score
-
-    x, y = classes()
-    before = len(arrived.runs())
-    fits = {"epochs": 1, "verbose": 0, "callbacks": [MantikCallback()]}
-    wrapped = keras.wrappers.SKLearnClassifier(
-        lambda X, y: net(len(set(y.argmax(axis=1))), "categorical_crossentropy"), fit_kwargs=fits
-    )  # noqa: N803
-    cross_val_score(wrapped, x, y, cv=2)
-    assert len(arrived.runs()) == before + 2
-
-
 def test_autologging(arrived: Arrived) -> None:
     """With MLflow's autologging it is one run, with each epoch once, and without the validation at step 0."""
     x, y = classes()

@@ -141,10 +141,8 @@ class Saver:
         settings = {"monitor": self._best.monitor, "save_weights_only": self._weights_only}
         checkpoints = []
         for alias, facts in self._saved.items():
-            details = {key: value for key, value in facts.items() if key != "score"}
-            checkpoints.append(
-                Checkpoint(self.path(alias), (alias,), facts.get("score"), {"checkpoint": settings, **details})
-            )
+            details = {"checkpoint": settings, **{key: value for key, value in facts.items() if key != "score"}}
+            checkpoints.append(Checkpoint(self.path(alias), (alias,), facts.get("score"), details))
         self._shelf.update(self.folder, checkpoints)
 
 
