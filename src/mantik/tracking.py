@@ -127,6 +127,7 @@ def init_tracking(*, strict: bool = False) -> Environment:
         os.environ["MANTIK_STRICT"] = "1"
         _choose_outbox_again()
     settings = Settings.from_environment()
+    _keep_warnings()
     environment = _begin(settings)
     if settings.mode != "disabled" and is_local(environment.tracking_uri):
         _leave_local(environment, settings)
@@ -134,6 +135,13 @@ def init_tracking(*, strict: bool = False) -> Environment:
         _claim(environment, settings)
         _check_versions(environment, settings)
     return environment
+
+
+def _keep_warnings() -> None:
+    """Let warnings be seen whatever MLflow does: to import ``mlflow.pytorch`` silences all that are not errors."""
+    logger, root = logging.getLogger("mantik"), logging.getLogger()
+    if logger.level == logging.NOTSET and root.level >= logging.WARNING:
+        logger.setLevel(logging.WARNING)
 
 
 def flush(timeout: float | None = None) -> bool:

@@ -128,7 +128,6 @@ class Shelf:
         if stamp is not None and (entry.get("stamp") != stamp or entry.get("artifact") != target):
             if not self._upload(checkpoint.path, target):
                 return False
-            # When it was saved is told by the moment of its upload, not by that of a new label.
             entry = Entry(run=run, artifact=target, stamp=stamp)
         if "artifact" not in entry:
             return False
@@ -137,11 +136,11 @@ class Shelf:
             "aliases": list(checkpoint.aliases),
             "score": checkpoint.score,
             "original_filename": name,
-            "saved": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            "saved": datetime.fromtimestamp(entry["stamp"][0] / 1e9, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC"),
             **checkpoint.details,
         }
         known = entry.get("about", {})
-        about |= {key: known[key] for key in ("saved", "epoch", "global_step") if key in known}
+        about |= {key: known[key] for key in ("epoch", "global_step") if key in known}
         if about == known:
             return False
         entries[name] = entry

@@ -316,7 +316,7 @@ class TrackedRun:
         self.run_id, self.experiment_id, self.name = run.info.run_id, run.info.experiment_id, run.info.run_name
         self._open = self._owned = True
         self._params = dict(run.data.params)
-        if earlier is not None and earlier.experiment_id:
+        if earlier is not None and earlier.experiment_id and not is_provisional(earlier.experiment_id):
             # Of a run that nobody can look at now MLflow does not know it.
             self.experiment_id = earlier.experiment_id
         # One that a platform made for its job is resumed by nobody.

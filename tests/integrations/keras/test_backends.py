@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.integrations.keras.trainings import BACKENDS, KerasTrainings, points, said, steps
+from tests.integrations.keras.trainings import BACKENDS, points, said, steps
 from tests.integrations.lightning.trainings import ended
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
+    from tests.integrations.keras.trainings import KerasTrainings
     from tests.integrations.lightning.trainings import Training
 
 TRAINING = """
@@ -91,12 +92,15 @@ class Seen:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def seen(
-    request: pytest.FixtureRequest, mantik_platform: Platform, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Seen]:
+    request: pytest.FixtureRequest,
+    trainings_on: Callable[[str], KerasTrainings],
+    mantik_platform: Platform,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Seen:
     """Train with all that there is, once on each backend."""
-    folder = tmp_path_factory.mktemp(request.param)
-    with KerasTrainings(request.param, folder) as warm:
-        yield Seen(mantik_platform, warm.run(TRAINING, mantik_platform.environment(), folder / "work"))
+    folder = tmp_path_factory.mktemp("training")
+    training = trainings_on(request.param).run(TRAINING, mantik_platform.environment(), folder)
+    return Seen(mantik_platform, training)
 
 
 def test_metrics_of_epochs(seen: Seen) -> None:

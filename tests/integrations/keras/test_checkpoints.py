@@ -14,9 +14,9 @@ from tests.integrations.keras.networks import classes, fit, net
 from tests.integrations.keras.test_models import Scores, logged, same
 
 if TYPE_CHECKING:
+    from mantik.testing import Platform
     from tests.integrations.keras.trainings import KerasTrainings
     from tests.integrations.lightning.conftest import Arrived
-    from mantik.testing import Platform
 
 
 def folder(callback: MantikCallback) -> Path:

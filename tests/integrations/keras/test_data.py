@@ -116,7 +116,7 @@ def test_datasets(data: Any, name: str, profile: dict[str, Any], arrived: Arrive
 
 
 def test_a_generator_is_left_alone(arrived: Arrived, caplog: pytest.LogCaptureFixture) -> None:
-    """Of generators not one batch is taken but by Keras; shapes are those that Keras has seen, and the model has a signature."""
+    """Of generators not one batch is taken but by Keras; shapes and the model's signature are from what it has seen."""
     taken: list[int] = []
     validation: list[int] = []
     callback = MantikCallback(log_model=True, log_evaluation=True, log_freq="batch")

@@ -97,8 +97,9 @@ def test_a_training_that_is_killed(
     settings: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    """Of a training that is killed without a platform, a sync brings everything up to that moment, and ends the run."""
-    code = 'fit(net(), [MantikCallback(log_freq="batch"), At(0, lambda: wait("first")), At(3, send(signal.SIGKILL))], epochs=9)'
+    """Of a training that is killed without a platform, a sync brings everything up to then, and ends the run."""
+    places = '[At(0, lambda: wait("first")), At(3, send(signal.SIGKILL))]'
+    code = f'fit(net(), [MantikCallback(log_freq="batch"), *{places}], epochs=9)'
     training = torch_trainings.start(code, settings, tmp_path)
     training.reach("first")
     proxy.fault(Refuse())

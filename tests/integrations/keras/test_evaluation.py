@@ -84,6 +84,7 @@ def test_an_evaluation_that_fails(arrived: Arrived, caplog: pytest.LogCaptureFix
 
         def table(self, x: Any, y: Any, predictions: Any) -> Any:  # noqa: ANN401
             """Fail."""
+            del x, y, predictions
             raise KeyError("no such column")
 
     callback = MantikCallback()

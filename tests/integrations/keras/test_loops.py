@@ -76,6 +76,7 @@ def test_evaluate_inside_of_a_fit(arrived: Arrived) -> None:
 
         def on_epoch_end(self, epoch: int, logs: object = None) -> None:
             """Do so."""
+            del epoch, logs
             self.model.evaluate(x, y, verbose=0, callbacks=[callback])
 
     fit([Testing(), callback], epochs=3, validation_data=(x, y))
@@ -97,7 +98,7 @@ def test_evaluate_alone(arrived: Arrived) -> None:
 
 
 def test_making_one_does_nothing(arrived: Arrived) -> None:
-    """A callback that is made, shown and copied has neither logged in nor begun a run; a copy tracks runs of its own."""
+    """A callback that is made, shown and copied has not logged in nor begun a run; a copy tracks runs of its own."""
     callback = MantikCallback()
     copies = [copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))]  # noqa: S301  # one's own
     assert repr(callback) == "MantikCallback(run_id=None, experiment_id=None)"
@@ -106,7 +107,7 @@ def test_making_one_does_nothing(arrived: Arrived) -> None:
         fit([one], epochs=1)
     assert len({one.run_id for one in (callback, *copies)}) == 3
     assert callback.link.endswith(f"/runs/{callback.run_id}")
-    assert callback.link in callback._repr_html_()  # noqa: SLF001  # what notebooks call
+    assert callback.link in callback._repr_html_()  # what notebooks call
     assert copy.deepcopy(callback).run_id == callback.run_id
 
 

@@ -79,7 +79,7 @@ def test_fits_in_one_process(fits: list[tuple[int, int]], epochs: list[int], bat
         (Mark(-1, 0), 50, 3, 3, 50),
     ],
 )
-def test_a_run_that_is_gone_on_with(  # noqa: PLR0913, PLR0917  # what is known, and what comes of it
+def test_a_run_that_is_gone_on_with(  # what is known, and what comes of it
     mark: Mark, initial: int | None, first: int, epoch: int, batch: int
 ) -> None:
     """Epochs from 0 follow on what the run has, restored ones are kept; the first batch can be said."""

@@ -106,7 +106,7 @@ def test_every_kind_reaches_the_run(arrived: Arrived, tmp_path: Path) -> None:
 
 def test_other_ranks_log_nothing(arrived: Arrived, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On a rank that is not zero every method returns at once, and no run is begun."""
-    before = arrived.runs()
+    before = len(arrived.runs())
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     (tmp_path / "file").write_text("1")
     logger = MantikLogger()
@@ -118,7 +118,7 @@ def test_other_ranks_log_nothing(arrived: Arrived, monkeypatch: pytest.MonkeyPat
     logger.finalize("success")
     assert logger.run_id is None
     assert logger.save_dir is None
-    assert arrived.runs() == before
+    assert len(arrived.runs()) == before
 
 
 @pytest.mark.parametrize(("what", "kinds"), [("gradients", {"gradients"}), ("all", {"gradients", "parameters"})])
