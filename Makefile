@@ -53,7 +53,7 @@ check: $(VENV)/.ready-dev  ## lint, types, house plan, documentation
 # The trackers that mantik is compared with, where their dependencies disturb nobody.
 .venv-peers/.ready:
 	$(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check wandb trackio lightning $$(grep '^torch==' constraints.txt)
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check wandb trackio lightning keras $$(grep '^torch==' constraints.txt)
 	@touch $@
 
 bench: $(VENV)/.ready-dev .venv-peers/.ready  ## measure what tracking costs

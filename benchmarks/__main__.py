@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, delivery, footprint, lightning, start, training
+from benchmarks import calls, delivery, footprint, keras, lightning, start, training
 from benchmarks.peers import peers
 from mantik.delivery.ending import close_all
 from mantik.testing import Platform
@@ -64,6 +64,12 @@ def main() -> None:
             console,
             "Training with Lightning and a checkpoint every ten steps (per step)",
             lightning.outage(platform, home, SOME_ROUNDS),
+            group=3,
+        )
+        show(
+            console,
+            f"Training with Keras, {keras.BATCHES} batches x {keras.EPOCHS} epochs (per batch)",
+            keras.callbacks(platform, home, PEERS, FEW_ROUNDS),
             group=3,
         )
         show(console, f"Delivery of {delivery.POINTS:,} points (per 1000)", delivery.throughput(FEW_ROUNDS))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 from mantik import MantikLogger
 from tests.integrations.lightning.modules import Small, data, trainer
@@ -232,6 +233,19 @@ def test_weights_alone(arrived: Arrived) -> None:
     assert files(arrived, logger) == ["epoch=0/epoch=0.ckpt"]
     beside = json.loads(Path(callback.best_model_path).with_name(".mantik-run.json").read_text())
     assert str(logger.run_id) in beside["checkpoints"]["epoch=0.ckpt"]["run"]
+
+
+@pytest.mark.parametrize("log_model", [True, "all"])
+def test_checkpoints_that_a_thread_writes(arrived: Arrived, log_model: Literal[True, "all"]) -> None:
+    """With Lightning's asynchronous writing nothing is sent before it is whole, and the last one is there."""
+    logger = MantikLogger(log_model=log_model)
+    callback = ModelCheckpoint(monitor="score", filename="{epoch}", save_last=True)
+    trainer(logger=logger, max_epochs=2, callbacks=[callback], plugins=[AsyncCheckpointIO()]).fit(
+        Scored(), data(2), data(1)
+    )
+    assert files(arrived, logger) == ["epoch=1/epoch=1.ckpt", "last/last.ckpt"]
+    last = arrived.content(logger.run_id, "checkpoints/last/last.ckpt")
+    assert last == Path(callback.last_model_path).read_bytes()
 
 
 def test_a_folder_that_takes_no_file_of_ours(arrived: Arrived, tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""How much of a Keras training's speed callbacks take, at each epoch and at each batch.
+
+Each callback has a process of its own, in which the same training runs in turn with Keras's `CSVLogger`, without a
+callback and with the callback in question. Requests with points are answered by a proxy at once: a platform on this
+machine would take the training's processors. What is timed begins with the first epoch and ends with the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+import mantik
+from benchmarks.figures import Figure
+from mantik.testing import FaultProxy, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mantik.testing import Platform
+
+__all__ = ["callbacks"]
+
+BATCHES = 200
+EPOCHS = 5
+
+TRAINING = """
+import json, os, sys, time
+os.environ["KERAS_BACKEND"] = "torch"
+import torch
+torch.set_num_threads(1)
+import keras, numpy
+
+KIND, BATCHES, EPOCHS, ROUNDS = sys.argv[1], *map(int, sys.argv[2:5])
+
+class Clock(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        self.began = time.perf_counter()
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds = time.perf_counter() - self.began
+
+def callback_of(kind):
+    if kind == "csv":
+        return [keras.callbacks.CSVLogger("log.csv")]
+    if kind == "mlflow":
+        import mlflow
+        return [mlflow.keras.MlflowCallback()]
+    if kind == "wandb":
+        import wandb
+        from wandb.integration.keras import WandbMetricsLogger
+        wandb.init(mode="offline")
+        return [WandbMetricsLogger(log_freq="batch")]
+    if kind.startswith("mantik"):
+        import mantik
+        return [mantik.MantikCallback(log_freq="batch" if kind == "mantik-batch" else "epoch")]
+    return []
+
+x = numpy.random.default_rng(0).random((BATCHES * 64, 64), dtype="float32")
+y = x[:, :10].argmax(1)
+
+def fit(kind):
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(512, "relu"), keras.layers.Dense(512, "relu"), keras.layers.Dense(10, "softmax")]
+    model = keras.Sequential([keras.Input((64,)), *layers])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    clock = Clock()
+    model.fit(x, y, batch_size=64, epochs=EPOCHS, verbose=0, callbacks=[*callback_of(kind), clock])
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].end_run()
+    return clock.seconds
+
+kinds = ("csv", "none", KIND)
+[fit(kind) for kind in kinds]
+print("FOUND", json.dumps([[fit(kind) for kind in kinds] for _ in range(ROUNDS)]), flush=True)
+"""
+
+
+def callbacks(platform: Platform, home: str, peers: Path, rounds: int) -> list[Figure]:
+    """Time a batch of a training with each callback, and with `CSVLogger` and without one beside it.
+
+    Args:
+        platform: Where runs are begun and ended.
+        home: mantik's home.
+        peers: Python of an environment that has wandb; its callback is left out where it cannot be imported, as it
+            needs TensorFlow.
+        rounds: Values per figure.
+    """
+    token = mantik.init_tracking().token
+    figures = []
+    with FaultProxy(platform.url) as proxy:
+        answer = Status(200, "{}", headers={"Content-Type": "application/json"})
+        proxy.fault(answer, path="/api/2.0/mlflow/runs/log-batch")
+        durable = {**platform.environment(), "MLFLOW_TRACKING_URI": proxy.url, "MANTIK_HOME": home}
+        stock = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_TRACKING_TOKEN": token}
+        for kind, name, python, settings in (
+            ("mlflow", "mlflow.keras.MlflowCallback, each epoch", sys.executable, stock),
+            ("mantik-epoch", "MantikCallback, each epoch", sys.executable, durable),
+            ("mantik-batch", "MantikCallback, each batch", sys.executable, durable),
+            ("wandb", "WandbMetricsLogger, offline, each batch", str(peers), {"WANDB_SILENT": "true"}),
+        ):
+            rows = _measure(python, kind, settings, rounds)
+            names = (f"CSVLogger, beside {name}", f"no callback, beside {name}", name)
+            if rows:
+                columns = zip(names, zip(*rows, strict=True), strict=True)
+                figures += [Figure(what, column).per(BATCHES * EPOCHS) for what, column in columns]
+    return figures
+
+
+def _measure(python: str, kind: str, settings: Mapping[str, str], rounds: int) -> list[list[float]]:
+    """Return seconds by round: with `CSVLogger`, without a callback, and with the callback.
+
+    Empty where the callback needs TensorFlow.
+
+    Raises:
+        RuntimeError: It could not be measured.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [python, "-c", TRAINING, kind, str(BATCHES), str(EPOCHS), str(rounds)],
+            env={"PATH": os.environ["PATH"], "HOME": folder, **settings},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    line = next((line for line in done.stdout.splitlines() if line.startswith("FOUND ")), None)
+    if line is not None:
+        rows: list[list[float]] = json.loads(line.removeprefix("FOUND "))
+        return rows
+    if "No module named 'tensorflow'" in done.stderr:
+        return []
+    raise RuntimeError(f"{kind} could not be measured:\n{done.stderr[-3000:]}")
