@@ -70,7 +70,7 @@ def test_rank_zero_writes(
 
 
 def test_launched_processes(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:
-    """A launcher's rank counts before anything is connected; Slurm's tasks that nothing connects have their own runs."""
+    """A launcher's rank counts before anything is connected; tasks of Slurm that nothing connects have own runs."""
     code = "fit(net(), [MantikCallback('launched')], epochs=1)"
     settings = [{"RANK": "0", "WORLD_SIZE": "2"}, {"RANK": "1", "WORLD_SIZE": "2"}, {"RANK": "1", "WORLD_SIZE": "1"}]
     settings += [{"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "12"}]
