@@ -49,7 +49,7 @@ def build_model(channels: int = 16, dropout: float = 0.2, learning_rate: float =
         ],
         name="small_cnn",
     )
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=500, alpha=0.05)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps=255, alpha=0.05)
     model.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -81,7 +81,7 @@ def main() -> tuple[str, keras.Model]:
     model.fit(
         *train_data,
         batch_size=64,
-        epochs=25,
+        epochs=15,
         validation_data=validation_data,
         verbose=2,
         callbacks=[

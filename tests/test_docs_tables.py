@@ -7,34 +7,40 @@ import inspect
 import re
 from pathlib import Path
 
+import pytest
+
+import mantik
+
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "reference" / "lightning.md"
-HOW_TO = ROOT / "docs" / "how-to" / "track-lightning.md"
 REFERENCE = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
+adapters = pytest.mark.parametrize("adapter", ["lightning", "keras"])
 
-def test_the_tests_named_for_the_lightning_logger_exist() -> None:
-    """Each file and function that the page names is there."""
-    named = REFERENCE.findall(PAGE.read_text(encoding="utf-8"))
-    missing = [f"{file}::{function}" for file, function in named if function not in functions_in(file)]
+
+@adapters
+def test_the_tests_that_are_named_exist(adapter: str) -> None:
+    """Each file and function that an adapter's page names is there."""
+    named = REFERENCE.findall(page(adapter))
+    missing = [f"{file}::{function}" for file, function in named if function not in functions_in(file, adapter)]
     assert missing == []
 
 
-def test_each_row_for_the_lightning_logger_names_a_test() -> None:
+@adapters
+def test_each_row_names_a_test(adapter: str) -> None:
     """Each row of a table has one, but for those that say none because there is nothing to test."""
-    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [line for line in page(adapter).splitlines() if line.startswith("| ")]
     claims = [row for row in rows if not row.endswith(("| Test |", "| none |"))]
     assert claims
     assert [row for row in claims if not REFERENCE.search(row)] == []
 
 
-def test_all_options_of_the_lightning_logger_are_listed() -> None:
+@pytest.mark.parametrize(("adapter", "name"), [("lightning", "MantikLogger"), ("keras", "MantikCallback")])
+def test_all_options_are_listed(adapter: str, name: str) -> None:
     """The table has the arguments of the constructor, in their order, and their defaults where it names them."""
-    from mantik import MantikLogger
-
-    table = HOW_TO.read_text(encoding="utf-8").partition("## Options")[2].partition("\n## ")[0]
+    how_to = (ROOT / "docs" / "how-to" / f"track-{adapter}.md").read_text(encoding="utf-8")
+    table = how_to.partition("## Options")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
-    arguments = inspect.signature(MantikLogger).parameters
+    arguments = inspect.signature(getattr(mantik, name)).parameters
     assert [name for name, _ in listed] == list(arguments)
     named = {name: default for name, default in listed if re.fullmatch(r"`[^`]+`", default)}
     assert {name: ast.literal_eval(default.strip("`")) for name, default in named.items()} == {
@@ -42,9 +48,14 @@ def test_all_options_of_the_lightning_logger_are_listed() -> None:
     }
 
 
-def functions_in(file: str) -> set[str]:
+def page(adapter: str) -> str:
+    """Return an adapter's page of the reference."""
+    return (ROOT / "docs" / "reference" / f"{adapter}.md").read_text(encoding="utf-8")
+
+
+def functions_in(file: str, adapter: str) -> set[str]:
     """Return the names of the functions of a test file; of none if it is not there."""
-    path = ROOT / "tests" / (file if "/" in file else f"integrations/lightning/{file}")
+    path = ROOT / "tests" / (file if "/" in file else f"integrations/{adapter}/{file}")
     if not path.exists():
         return set()
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,11 +160,13 @@ def test_params(seen: Seen) -> None:
 
 
 def test_files(seen: Seen) -> None:
-    """The architecture, the summary and the whole configuration are among the files."""
+    """The architecture, the summary and the whole configuration are among the files; a picture, where it can be made."""
     assert json.loads(seen.content("model.json"))["config"]["name"] == "digits"
     summary = seen.content("model_summary.txt")
     assert 'Model: "digits"' in summary
     assert "219" in summary
+    drawn = find_spec("pydot") is not None and shutil.which("dot") is not None
+    assert ("model.png" in seen.platform.read_back.artifacts(seen.run.run_id)) == drawn
     assert yaml.safe_load(seen.content("hparams.yaml"))["compile"]["optimizer"]["config"]["learning_rate"]
 
 

@@ -188,6 +188,24 @@ with mlflow.start_run() as run:
     assert len([run for run in mantik_platform.read_back.runs("0") if run.run_id == training.run_id]) == 1
 
 
+def test_a_child_ends_nothing(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:
+    """A process that is forked in the middle of a fit and ends there leaves the run to its parent."""
+    code = f"""{STATUS}
+def fork():
+    child = os.fork()
+    if child == 0:
+        sys.exit(3)
+    os.waitpid(child, 0)
+    mantik.flush(60)
+    say(status=status(callback))
+fit(model, [callback, At(1, fork)], epochs=3)
+"""
+    training = torch_trainings.run(code, mantik_platform.environment(), tmp_path)
+    assert said(training) == {"status": "RUNNING"}
+    ended(mantik_platform, training.run_id, "FINISHED")
+    assert steps(mantik_platform, training.run_id) == [0, 1, 2]
+
+
 def test_a_second_ctrl_c_handler_is_left_alone(
     torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tests.integrations.keras.trainings import run_of, said, steps
 from tests.integrations.lightning.trainings import ended, sync
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mantik.testing import Platform
@@ -124,6 +125,20 @@ def test_every_so_many_batches(arrived: Arrived) -> None:
     callback, model = MantikCallback(log_freq=3), net()
     fit([callback], model, epochs=4)
     assert arrived.steps(callback.run_id, "batch/loss") == [0, 3, 6]
+
+
+def test_batches_that_run_together(
+    trainings_on: Callable[[str], KerasTrainings], mantik_platform: Platform, tmp_path: Path
+) -> None:
+    """Where Keras executes several batches at once, one is recorded when any of them is due; the last ones are fewer."""
+    code = """
+        model = net()
+        model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
+        fit(model, [MantikCallback(log_freq=3)], epochs=3)
+    """
+    training = trainings_on("jax").run(code, mantik_platform.environment(), tmp_path)
+    # Two at once, and one alone at the end: (0, 1) (2, 3) (4) | (5, 6) (7, 8) (9) | (10, 11) (12, 13) (14)
+    assert steps(mantik_platform, training.run_id, "batch/loss") == [1, 3, 6, 9, 13]
 
 
 def test_a_restored_training_is_one_run(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -47,7 +48,7 @@ class Activity:
         self._is_loop = not call.values
         self._list = None if callback_list is None else weakref.ref(callback_list)
         self._lost = lost
-        self._thread = threading.get_ident()
+        self._thread = os.getpid(), threading.get_ident()
         self._interrupts = _interrupts.seen
         self._finalizer: weakref.finalize[..., Any] | None = None
         if callback_list is not None:
@@ -81,12 +82,15 @@ class Activity:
             status: How; None: ``KILLED`` after a Ctrl-C, else ``FAILED``.
         """
         self.end()
+        if self._thread[0] != os.getpid():
+            # A child that was forked in the middle of it: its parent goes on.
+            return
         self._lost(status or ("KILLED" if _interrupts.seen > self._interrupts else "FAILED"))
 
     def _vanish(self) -> None:
         # Keras's own threads may be the last to hold its list. MLflow's active run belongs to the thread that began it,
         # so it is ended by that, when it comes to it.
-        if threading.get_ident() == self._thread:
+        if (os.getpid(), threading.get_ident()) == self._thread:
             self.lose()
 
 

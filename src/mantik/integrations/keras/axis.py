@@ -53,6 +53,7 @@ class Axis:
         self._offset = 0
         self._base: int | None = None
         self._batches = 0
+        self._most: int | None = None
         self._is_new = True
         self._current = -1
 
@@ -96,10 +97,11 @@ class Axis:
         else:
             self._base = self._mark.batch
         self._batches = 0
+        self._most = batches
 
     def begin_batch(self, batch: int, size: int) -> None:
-        """Count a batch, or several that Keras executes together."""
-        self._batches = batch + size
+        """Count a batch, or several that Keras executes together, of which there are fewer at the end of an epoch."""
+        self._batches = batch + size if self._most is None else min(batch + size, self._most)
 
     def end_epoch(self, epoch: int) -> None:
         """End an epoch, by Keras's number."""
@@ -117,4 +119,16 @@ class Axis:
 
     def batch(self, batch: int) -> int:
         """Return the step of a batch of the epoch that is under way."""
-        return (self._base or 0) + batch
+        return (self._base or 0) + (batch if self._most is None else min(batch, self._most - 1))
+
+    def due(self, batch: int, size: int, every: int) -> int | None:
+        """Return the step of a batch if one of those that Keras has executed together is due, else None.
+
+        Args:
+            batch: The last one of them.
+            size: How many there are.
+            every: Each so many one is due, from the first one on.
+        """
+        step = self.batch(batch)
+        first = (self._base or 0) + batch - size + 1
+        return step if step - step % every >= first else None

@@ -113,8 +113,7 @@ class Call:
 
 def calling_list() -> Callback | None:
     """Return the ``CallbackList`` that calls; None where somebody calls a callback by hand."""
-    for frame in _frames():
-        owner = frame.f_locals.get("self")
+    for owner in _hook_owners():
         if isinstance(owner, keras.callbacks.CallbackList):
             return owner
     return None
@@ -122,7 +121,15 @@ def calling_list() -> Callback | None:
 
 def is_under_way(callback_list: Callback) -> bool:
     """Tell whether a ``CallbackList`` is calling, further up on the stack."""
-    return any(frame.f_locals.get("self") is callback_list for frame in _frames())
+    return any(owner is callback_list for owner in _hook_owners())
+
+
+def _hook_owners() -> Iterator[object]:
+    """Yield the callbacks, and lists of them, one of whose hooks is under way."""
+    for frame in _frames():
+        # Others are not looked into: that would keep what their variables hold for as long as they run.
+        if frame.f_code.co_name.startswith(("on_", "_on_")):
+            yield frame.f_locals.get("self")
 
 
 def _frames() -> Iterator[FrameType]:

@@ -192,8 +192,8 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
         progress = self._progress
         if not self._every or not logs or progress is None:
             return
-        step = self._session.axis.batch(batch)
-        if step % self._every >= progress.together:
+        step = self._session.axis.due(batch, progress.together, self._every)
+        if step is None:
             return
         rate = progress.learning_rate(batch)
         metrics = logs if rate is None else {**logs, "learning_rate": rate}

@@ -124,7 +124,9 @@ def _plain(value: object) -> object:
 
 
 def _settings(callback: Callback) -> dict[str, Any]:
-    """Return a callback's class and those of its public attributes that are settings."""
+    """Return a callback's class, and of Keras's own its settings: in others there may be anything, passwords too."""
+    if not type(callback).__module__.startswith("keras."):
+        return {"class": text_of(type(callback))}
     plain = {
         name: value
         for name, value in vars(callback).items()

@@ -91,7 +91,7 @@ def _size(x: Data, kind: str) -> dict[str, Any]:
         dataset = x.dataset
         return _counts(rows=len(dataset) if hasattr(dataset, "__len__") else None, batch_size=x.batch_size)
     if kind == "PyDataset":
-        return _counts(batches=x.num_batches)
+        return _counts(batches=getattr(x, "num_batches", None))
     return {}
 
 

@@ -133,7 +133,7 @@ class Recorder:
             call: The call.
             progress: Its progress.
         """
-        if self._options.needs_best:
+        if self._options.needs_best and progress.logs:
             self._best.miss(progress.logs)
         with extra("The checkpoints are not taken note of", strict=self._strict):
             self._collector.collect(self._checkpointers, progress.began)

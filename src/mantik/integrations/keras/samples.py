@@ -55,7 +55,7 @@ def first_samples(x: Data, y: Data, count: int) -> tuple[Array, Array] | None:
         return first_of_arrays(x, count), first_of_arrays(y, count)
     batches: Iterable[Any]
     if kind == "PyDataset":
-        number = x.num_batches
+        number = getattr(x, "num_batches", None)
         batches = (x[at] for at in range(count if number is None else number))
     elif kind == "tf.data" or (kind == "DataLoader" and not _is_stream(x.dataset)):
         batches = x
