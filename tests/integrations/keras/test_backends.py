@@ -160,7 +160,7 @@ def test_params(seen: Seen) -> None:
 
 
 def test_files(seen: Seen) -> None:
-    """The architecture, the summary and the whole configuration are among the files; a picture, where it can be made."""
+    """Architecture, summary and whole configuration are among the files; a picture, where it can be made."""
     assert json.loads(seen.content("model.json"))["config"]["name"] == "digits"
     summary = seen.content("model_summary.txt")
     assert 'Model: "digits"' in summary

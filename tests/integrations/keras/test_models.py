@@ -83,8 +83,9 @@ def test_restored_weights(after: bool, arrived: Arrived) -> None:  # noqa: FBT00
     fit([kept, *([callback, stopping] if after else [stopping, callback])], model, epochs=9)
     assert same(logged(arrived, callback).get_weights(), kept.weights[1])
     assert same(model.get_weights(), kept.weights[1])
-    metrics = arrived.run(callback.run_id).metrics
-    assert (metrics["stopped_epoch"], metrics["restored_epoch"]) == (3, 1)
+    run = arrived.run(callback.run_id)
+    assert (run.status, run.metrics["stopped_epoch"], run.metrics["restored_epoch"]) == ("FINISHED", 3, 1)
+    assert arrived.steps(callback.run_id, "loss") == [0, 1, 2, 3]
 
 
 def test_another_model_has_a_best_epoch_of_its_own(arrived: Arrived) -> None:

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from mantik.testing import wait_until
-from tests.integrations.keras.trainings import run_of, said, steps
+from tests.integrations.keras.trainings import said, steps
 from tests.integrations.lightning.trainings import ended
 
 if TYPE_CHECKING:
@@ -94,100 +94,6 @@ say(status=status(callback))
     ended(mantik_platform, training.run_id, "FAILED")
 
 
-def test_a_fit_that_is_tried_again_makes_good(
-    torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path
-) -> None:
-    """After a fit that failed, another one in the same run makes it FINISHED, and its epochs follow on."""
-    code = f"""{STATUS}
-for actions in ([At(1, fail)], []):
-    try:
-        fit(model, [callback, *actions], epochs=3)
-    except ValueError as error:
-        kept = error
-"""
-    training = torch_trainings.run(code, mantik_platform.environment(), tmp_path)
-    ended(mantik_platform, training.run_id, "FINISHED")
-    assert steps(mantik_platform, training.run_id) == [0, 1, 2, 3, 4]
-
-
-def test_early_stopping_is_no_failure(
-    torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path
-) -> None:
-    """A fit that stops early is FINISHED, and says when it stopped and which epoch it went back to."""
-    code = """
-        stop = keras.callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True)
-        model = net(rate=1e3)
-        fit(model, [MantikCallback(), stop], epochs=20)
-        say(stopped=stop.stopped_epoch, best=stop.best_epoch)
-    """
-    training = torch_trainings.run(code, mantik_platform.environment(), tmp_path)
-    run, facts = run_of(mantik_platform, training), said(training)
-    assert run.status == "FINISHED"
-    assert facts["stopped"] > facts["best"]
-    assert (run.metrics["stopped_epoch"], run.metrics["restored_epoch"]) == (facts["stopped"], facts["best"])
-    assert steps(mantik_platform, run.run_id) == list(range(facts["stopped"] + 1))
-
-
-def test_a_block_is_one_run(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:
-    """In a `with` block the run stays RUNNING over all that is done, and an error of the block is the run's."""
-    code = f"""{STATUS}
-seen = []
-try:
-    with callback:
-        fit(model, [callback], epochs=2)
-        seen.append(status(callback))
-        try:
-            fit(model, [callback, At(0, fail)], epochs=2)
-        except ValueError:
-            seen.append(status(callback))
-        fit(model, [callback], epochs=1)
-        model.evaluate(X, Y, verbose=0, callbacks=[callback])
-        seen.append(status(callback))
-        raise KeyError("outside of any fit")
-except KeyError:
-    seen.append(status(callback))
-say(seen=seen)
-"""
-    training = torch_trainings.run(code, mantik_platform.environment(), tmp_path)
-    assert said(training)["seen"] == ["RUNNING", "RUNNING", "RUNNING", "FAILED"]
-    ended(mantik_platform, training.run_id, "FAILED")
-    assert steps(mantik_platform, training.run_id) == [0, 1, 2, 3]
-
-
-def test_a_fault_in_a_block_is_not_forgotten(
-    torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path
-) -> None:
-    """A block that ends well after its last fit has failed is FAILED."""
-    code = """
-        with MantikCallback() as callback:
-            try:
-                fit(net(), [callback, At(0, fail)], epochs=2)
-            except ValueError:
-                pass
-    """
-    training = torch_trainings.run(code, mantik_platform.environment(), tmp_path)
-    ended(mantik_platform, training.run_id, "FAILED")
-
-
-def test_the_active_run_is_joined(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:
-    """A fit in the user's own run is part of it, and does not end it, nor when it fails."""
-    code = f"""{STATUS}
-mantik.init_tracking()
-with mlflow.start_run() as run:
-    fit(model, [callback], epochs=1)
-    try:
-        fit(model, [callback, At(0, fail)], epochs=1)
-    except ValueError:
-        pass
-    mlflow.log_param("mine", 1)
-    say(same=callback.run_id == run.info.run_id, status=status(callback))
-"""
-    training = torch_trainings.run(code, mantik_platform.environment(), tmp_path)
-    assert said(training) == {"same": True, "status": "RUNNING"}
-    assert ended(mantik_platform, training.run_id, "FINISHED").params["mine"] == "1"
-    assert len([run for run in mantik_platform.read_back.runs("0") if run.run_id == training.run_id]) == 1
-
-
 def test_a_child_ends_nothing(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:
     """A process that is forked in the middle of a fit and ends there leaves the run to its parent."""
     code = f"""{STATUS}
@@ -204,24 +110,6 @@ fit(model, [callback, At(1, fork)], epochs=3)
     assert said(training) == {"status": "RUNNING"}
     ended(mantik_platform, training.run_id, "FINISHED")
     assert steps(mantik_platform, training.run_id) == [0, 1, 2]
-
-
-def test_a_second_ctrl_c_handler_is_left_alone(
-    torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path
-) -> None:
-    """A handler for Ctrl-C of the user's own is called and stays; a fit that it stops gracefully is FINISHED."""
-    code = """
-        model = net()
-        def stop(number, frame):
-            model.stop_training = True
-        signal.signal(signal.SIGINT, stop)
-        fit(model, [MantikCallback(), At(1, send(signal.SIGINT))], epochs=5)
-        say(kept=signal.getsignal(signal.SIGINT) is stop)
-    """
-    training = torch_trainings.run(code, mantik_platform.environment(), tmp_path)
-    assert said(training) == {"kept": True}
-    ended(mantik_platform, training.run_id, "FINISHED")
-    assert steps(mantik_platform, training.run_id) == [0, 1]
 
 
 def test_ctrl_c_from_outside(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:

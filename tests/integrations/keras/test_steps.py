@@ -118,6 +118,9 @@ def test_a_run_of_another_day_goes_on_with_its_epochs(arrived: Arrived) -> None:
     assert arrived.steps(first.run_id, "batch/loss") == [*range(8), 100, 101]
     run = arrived.run(first.run_id)
     assert (run.status, run.tags["mantik.attempt"]) == ("FINISHED", "2")
+    assert run.params["epochs"] == "2"
+    assert run.tags["mantik.param_drift"] == "epochs: 2 -> 1"
+    assert {"hparams.yaml", "config/hparams-2.yaml"} <= set(arrived.artifacts(first.run_id))
 
 
 def test_every_so_many_batches(arrived: Arrived) -> None:
@@ -130,13 +133,23 @@ def test_every_so_many_batches(arrived: Arrived) -> None:
 def test_batches_that_run_together(
     trainings_on: Callable[[str], KerasTrainings], mantik_platform: Platform, tmp_path: Path
 ) -> None:
-    """Where Keras executes several batches at once, one is recorded when any of them is due; the last ones are fewer."""
+    """Where Keras executes several batches at once, they are recorded and saved when any of them is due."""
     code = """
-        model = net()
-        model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
-        fit(model, [MantikCallback(log_freq=3)], epochs=3)
+        def train(callbacks):
+            model = net()
+            model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
+            fit(model, callbacks, epochs=3)
+            return model
+
+        callback = MantikCallback(log_freq=3, save_freq=4)
+        alone, tracked = train([]), train([callback])
+        (path,) = Path("keras_logs").rglob("last.keras")
+        weights = zip(alone.get_weights(), tracked.get_weights())
+        say(saved=int(keras.saving.load_model(path).optimizer.iterations), same=all((a == b).all() for a, b in weights))
     """
     training = trainings_on("jax").run(code, mantik_platform.environment(), tmp_path)
+    # JAX keeps the model's state to itself in the middle of an epoch: it is taken from there, and training goes on.
+    assert said(training) == {"saved": 12, "same": True}
     # Two at once, and one alone at the end: (0, 1) (2, 3) (4) | (5, 6) (7, 8) (9) | (10, 11) (12, 13) (14)
     assert steps(mantik_platform, training.run_id, "batch/loss") == [1, 3, 6, 9, 13]
 

@@ -149,8 +149,8 @@ def _end(activity: Activity) -> None:
 
 
 def _lose_all(status: str | None = None) -> None:
-    for activity in _under_way:
-        activity.lose(status)
+    while _under_way:
+        _under_way[-1].lose(status)
 
 
 def _end_cell(result: object) -> None:

@@ -35,7 +35,7 @@ def origin_of(call: Call) -> tuple[RunIdentity | None, str]:
                 return identity, folder.name
     if call.initial_epoch > 0:
         for callback in call.callbacks_of(keras.callbacks.ModelCheckpoint):
-            for path in reversed(files_of(callback, since=0.0)):
+            for path in reversed(files_of(callback)):
                 identity = Sidecar(path.parent).identity_of(path.name)
                 if identity is not None:
                     return identity, path.name

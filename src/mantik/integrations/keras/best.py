@@ -6,6 +6,9 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
+from mantik.exceptions import InvalidValueError
+from mantik.training.values import number_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -58,8 +61,8 @@ class Best:
         """
         if self.monitor is None:
             self.monitor = "val_loss" if "val_loss" in logs else "loss"
-        value = logs.get(self.monitor)
-        if not isinstance(value, (int, float)) or math.isnan(value):
+        value = _number(self.monitor, logs.get(self.monitor))
+        if math.isnan(value):
             return False
         if self._mode == "auto":
             self._mode = _direction(model, self.monitor)
@@ -70,7 +73,7 @@ class Best:
             return False
         better = self.score is None or (value < self.score if self._mode == "min" else value > self.score)
         if better:
-            self.score, self.epoch = float(value), epoch
+            self.score, self.epoch = value, epoch
         return better
 
     def miss(self, logs: Mapping[str, Any]) -> None:
@@ -87,6 +90,14 @@ class Best:
         if not self._is_explained:
             self._is_explained = True
             _logger.warning("%s Without that no epoch is the best one, and the last one is kept instead.", problem)
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return math.nan if value is None else number_of(name, value)
+    except InvalidValueError:
+        # It was said already that it is none.
+        return math.nan
 
 
 def _direction(model: Model, monitor: str) -> str:

@@ -15,7 +15,7 @@ from mantik.training.checkpoints import Checkpoint, Shelf
 from mantik.training.sidecar import Sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mantik.integrations.keras.best import Best
     from mantik.integrations.keras.kinds import Callback, Model
@@ -53,7 +53,7 @@ class Saver:
         self._shelf = Shelf(run, "checkpoints")
         self._place: Path | None = None
         self._saved: dict[str, dict[str, Any]] = {}
-        self._batch = 0
+        self._batch: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -94,38 +94,42 @@ class Saver:
         """Return the local file of ``best`` or ``last``."""
         return self.folder / f"{alias}{self._suffix}"
 
-    def begin_batch(self, model: Model, batch: int) -> None:
+    def begin_batch(self, model: Callable[[], Model], batch: int) -> None:
         """Save before a batch what the batches before have made of the model, if that is due.
 
         Args:
             model: Gives the model; asked only when it is due.
             batch: The step of the batch.
         """
-        if self._every is not None and batch // self._every > self._batch // self._every:
-            self._batch = batch
-            if not self._best_only:
-                self._save("last", model(), {"global_step": batch})
-                self._upload()
+        if self._is_due(batch) and not self._best_only:
+            self._save("last", model(), {"global_step": batch})
+            self._upload()
 
     def end_epoch(self, model: Model, epoch: int, batch: int, *, improved: bool) -> None:
         """Save after an epoch what is due.
 
         Args:
-            model: Gives the model.
+            model: The model.
             epoch: The step of the epoch.
             batch: The step of the next batch.
             improved: The epoch is the best so far.
         """
-        due = self._every is None or batch // self._every > self._batch // self._every
-        self._batch = batch
+        due = self._every is None or self._is_due(batch)
         details = {"epoch": epoch, "global_step": batch}
         keeps_last = not self._best_only or self._best.score is None
         if due and keeps_last:
-            self._save("last", model(), details)
+            self._save("last", model, details)
         if improved:
-            self._save("best", model(), {**details, "score": self._best.score})
+            self._save("best", model, {**details, "score": self._best.score})
         if improved or (due and keeps_last):
             self._upload()
+
+    def _is_due(self, batch: int) -> bool:
+        """Tell whether so many batches have passed that a number of which each one is due is among them."""
+        if self._every is None:
+            return False
+        before, self._batch = self._batch, batch
+        return before is not None and batch // self._every > before // self._every
 
     def _save(self, alias: str, model: Model, details: dict[str, Any]) -> None:
         path = self.path(alias)
@@ -155,6 +159,7 @@ class Collector:
     """
 
     def __init__(self, run: TrackedRun, *, uploads: bool) -> None:
+        self._run = run
         self._uploads = uploads
         self._shelf = Shelf(run, "checkpoints")
 
@@ -163,32 +168,29 @@ class Collector:
 
         Args:
             callbacks: The callbacks.
-            since: When they began, in seconds since 1970: older files are of another training.
+            since: When they began, in seconds since 1970: older files are of another training, unless of the same run.
         """
         for callback in callbacks:
-            files = files_of(callback, since)
-            folders = dict.fromkeys(path.parent for path in files)
-            for folder in folders:
+            files = [path for path in files_of(callback) if path.stat().st_mtime >= since or self._is_own(path)]
+            for folder in dict.fromkeys(path.parent for path in files):
                 found = [_checkpoint(callback, path, files[-1]) for path in files if path.parent == folder]
                 if self._uploads:
                     self._shelf.update(folder, found)
                 else:
                     self._shelf.note(folder, found)
 
+    def _is_own(self, path: Path) -> bool:
+        return Sidecar(path.parent).identity_of(path.name) == self._run.identity
 
-def files_of(callback: Callback, since: float) -> list[Path]:
-    """Return the files that a ``ModelCheckpoint`` has written and that are there, the newest last.
 
-    Args:
-        callback: The callback.
-        since: What is older, in seconds since 1970, is left out.
-    """
+def files_of(callback: Callback) -> list[Path]:
+    """Return the files that are there of those that a ``ModelCheckpoint`` writes, the newest last."""
     text = str(callback.filepath)
     if "://" in text:
         return []
     pattern = "*".join(glob.escape(part) for part in _FIELD.split(text))
-    dated = [(path.stat().st_mtime, path) for path in map(Path, glob.glob(pattern)) if path.is_file()]  # noqa: PTH207
-    return [path for moment, path in sorted(dated) if moment >= since]
+    files = [path for path in map(Path, glob.glob(pattern)) if path.is_file()]  # noqa: PTH207  # it may be absolute
+    return sorted(files, key=lambda path: path.stat().st_mtime)
 
 
 def _checkpoint(callback: Callback, path: Path, newest: Path) -> Checkpoint:

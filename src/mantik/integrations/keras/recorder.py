@@ -121,7 +121,8 @@ class Recorder:
         if self._options.log_params and not self._is_described:
             self._describe(model)
         if self._options.needs_best:
-            self._look(model, epoch, progress)
+            with extra("The state of the model after the epoch is not kept", strict=self._strict):
+                self._look(model, epoch, progress)
         with extra("The checkpoints are not taken note of", strict=self._strict):
             self._collector.collect(self._checkpointers, progress.began)
 
@@ -138,7 +139,8 @@ class Recorder:
         with extra("The checkpoints are not taken note of", strict=self._strict):
             self._collector.collect(self._checkpointers, progress.began)
         self._checkpointers = []
-        self._stop_early(model, call)
+        with extra("What EarlyStopping has done is not recorded", strict=self._strict):
+            self._stop_early(model, call)
         with contextlib.ExitStack() as stack:
             if self._weights is not None and self._best.epoch is not None:
                 with extra("The weights of the best epoch are not used", strict=self._strict):
@@ -172,9 +174,7 @@ class Recorder:
         if progress.validates_always:
             self._best.miss(progress.logs)
         if self._saver is not None:
-            batch = self._session.axis.mark.batch
-            with extra("The checkpoint is not saved", strict=self._strict):
-                self._saver.end_epoch(lambda: model, epoch, batch, improved=improved)
+            self._saver.end_epoch(model, epoch, self._session.axis.mark.batch, improved=improved)
 
     def _stop_early(self, model: Model, call: Call) -> None:
         """Record what ``EarlyStopping`` has done, and let the model have the weights that it restores."""

@@ -137,17 +137,22 @@ class Session:
             error: What ended the block in which it was held.
         """
         self._is_held = False
-        if self._activity is not None:
-            self._activity.end()
-            self._activity = None
+        activity, self._activity = self._activity, None
+        if activity is not None:
+            if error is None and not activity.is_under_way:
+                # Somebody keeps the error that ended it.
+                self._fault = "FAILED"
+            activity.end()
         self._keep_mark()
         status = status_of(error)
         self.run.end(self._fault or status if status == "FINISHED" else status)
 
     def _compare(self, call: Call) -> None:
         """Say that a training goes on from another run's backup, where the run was begun before that could be seen."""
+        if self.run.run_id is None:
+            return
         source, whence = origin_of(call)
-        if self.run.run_id is not None and source is not None and source.run_id != self.run.run_id:
+        if source is not None and source.run_id != self.run.run_id:
             _logger.warning(
                 "The training goes on from %s, which is of the run %s, but the run was begun before the fit and is %s. "
                 "Give run_id=%r to go on with it.",
