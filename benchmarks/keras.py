@@ -101,7 +101,7 @@ def callbacks(platform: Platform, home: str, peers: Path, rounds: int) -> list[F
             ("mlflow", "mlflow.keras.MlflowCallback, each epoch", sys.executable, stock),
             ("mantik-epoch", "MantikCallback, each epoch", sys.executable, durable),
             ("mantik-batch", "MantikCallback, each batch", sys.executable, durable),
-            ("wandb", "WandbMetricsLogger, offline, each batch", str(peers), {"WANDB_SILENT": "true"}),
+            ("wandb", "WandbMetricsLogger, offline, each batch", str(peers.absolute()), {"WANDB_SILENT": "true"}),
         ):
             rows = _measure(python, kind, settings, rounds)
             names = (f"CSVLogger, beside {name}", f"no callback, beside {name}", name)

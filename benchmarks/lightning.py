@@ -142,7 +142,7 @@ def loggers(platform: Platform, home: str, peers: Path, rounds: int) -> list[Fig
             ):
                 pairs = _measure(sys.executable, kind, settings, rounds)
                 figures += _figures(f"{name}, {words}", pairs)
-    pairs = _measure(str(peers), "wandb", {"WANDB_SILENT": "true", "WANDB_MODE": "offline"}, rounds)
+    pairs = _measure(str(peers.absolute()), "wandb", {"WANDB_SILENT": "true", "WANDB_MODE": "offline"}, rounds)
     return [*figures, *_figures("WandbLogger, offline", pairs)]
 
 

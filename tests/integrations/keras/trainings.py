@@ -86,12 +86,15 @@ def say(**facts):
 '''
 
 _WARM = """
-    import json, os, sys
+    import gc, json, os, sys
 
     exec(SCRIPT)
     import mlflow.keras
     import mantik.delivery.sync
 
+    # Otherwise each child would look through all of that when it ends, and copy it for that.
+    gc.collect()
+    gc.freeze()
     print("WARM", flush=True)
     order = {}
     for line in sys.stdin:

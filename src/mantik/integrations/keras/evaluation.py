@@ -70,6 +70,7 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         self.every = every
         self.samples = samples
         self.rows = rows
+        self._is_told = False
 
     def predict(self, x: Array) -> Array:
         """Return what the model makes of samples; to be overridden where that is not ``model.predict``.
@@ -100,7 +101,7 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
             return
         place = self._place()
         if place is None:
-            _logger.warning("There is no run for %r: put a MantikCallback beside it, or begin a run.", self.key)
+            self._warn("there is no run. Put a MantikCallback beside it, or begin a run")
             return
         client, run_id, offset, strict = place
         data = self.data if self.data is not None else Call.of(self.model, "fit").validation
@@ -122,7 +123,7 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         found = None if x is None else first_samples(x, y, self.samples)
         if found is None:
             what = "no validation data" if x is None else f"a {type(x).__name__}, which can be gone through only once"
-            _logger.warning("The evaluation %r is left out: there is %s.", self.key, what)
+            self._warn(f"there is {what}")
             return
         samples, targets = found
         predictions = self.predict(samples)
@@ -151,6 +152,12 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
                 pairs = zip(classes.targets, classes.predicted, strict=True)
                 captions = [f"{target}, predicted {predicted}" for target, predicted in list(pairs)[: len(images)]]
             log_images(client, run_id, self.key, images, step=step, captions=captions)
+
+    def _warn(self, reason: str) -> None:
+        """Say once why there is nothing."""
+        if not self._is_told:
+            self._is_told = True
+            _logger.warning("The evaluation %r is left out: %s.", self.key, reason)
 
     def _place(self) -> tuple[MlflowClient, str, int, bool] | None:
         """Return where to log to: client, run, what is added to Keras's epochs, and whether errors are raised."""
