@@ -38,13 +38,15 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
     the block does, also for loops of one's own around ``train_on_batch``, with `log_metrics`, and ends with it.
 
     What is recorded: after each epoch the metrics by Keras's names, with ``learning_rate``, ``epoch_time`` in seconds
-    and ``samples_per_second``, at the epoch as the step; ``batch/loss`` and so on at the number of the batch over all
-    epochs, if asked for; ``test_loss`` and so on of ``evaluate`` outside of ``fit``, and ``predict_time``, at the last
-    epoch. Epochs go on over a second ``fit`` and a resume: those that begin at 0 again follow on the last one.
+    and ``samples_per_second`` of the training without its validation, at the epoch as the step; ``batch/loss`` and so
+    on, with the ``batch/learning_rate`` of a schedule, at the number of the batch over all epochs, if asked for;
+    ``test_loss`` and so on of ``evaluate`` outside of ``fit``, ``test_time`` and ``predict_time``, at the last epoch;
+    ``stopped_epoch`` and ``restored_epoch`` of ``EarlyStopping``. Epochs go on over a second ``fit`` and a resume:
+    those that begin at 0 again follow on the last one.
 
     A training that was interrupted goes on in its run: where ``BackupAndRestore`` restores it, where it begins at an
     ``initial_epoch`` beside a ``ModelCheckpoint`` that has saved before, in a requeued Slurm job, with `run_id`, and
-    with ``MLFLOW_RUN_ID``.
+    with ``MLFLOW_RUN_ID``. In a ``with`` block, which begins its run before there is a ``fit``, the latter three count.
 
     Args:
         experiment_name: Experiment of the run, created if there is none of this name. Default: that of
@@ -58,8 +60,8 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
         resume: When an earlier run is gone on with. ``"auto"``: as told above; ``"allow"``: besides, a `run_id` that
             does not exist is replaced by a new run; ``"must"``: it is an error if there is none; ``"never"``: each is a
             new run.
-        log_freq: Which batches have metrics of their own: none (``"epoch"``), each (``"batch"``), or each so-and-so
-            many. They are what Keras tells of a batch: means since the beginning of the epoch.
+        log_freq: Which batches have metrics of their own: none (``"epoch"``), each (``"batch"``), or with a number each
+            so many. They are what Keras tells of a batch: means since the beginning of the epoch.
         initial_global_step: Number of the first batch. Default: 0, or where the run is already.
         log_params: Record optimizer, loss, metrics, ``fit`` and model as params, and all of it whole as
             ``hparams.yaml``, ``model.json``, ``model_summary.txt`` and, where pydot and graphviz are installed,
@@ -74,7 +76,8 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
         system_metrics: Record use of processors, memory, disk, network and GPUs. Default: MLflow's setting
             (``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING``).
         strict: Raise what goes wrong with tracking instead of letting the training go on.
-        monitor: Metric by which an epoch is the best. Default: ``val_loss``, or ``loss`` without validation.
+        monitor: Metric by which an epoch is the best. Default: ``val_loss``, or ``loss`` without validation. With one
+            that there never is, the last epoch takes the place of the best.
         mode: ``"min"``, ``"max"``, or ``"auto"``: as the metric or its name says.
         save_best_only: Save checkpoints of the best epoch alone, and not of the last one.
         save_weights_only: Save ``.weights.h5`` instead of ``.keras``.
