@@ -59,11 +59,22 @@ def test_a_callback_list(arrived: Arrived) -> None:
 
 def test_hooks_called_by_hand(arrived: Arrived) -> None:
     """Hooks that somebody calls one by one work without a model and without Keras's list."""
-    callback = MantikCallback()
+    some, every = MantikCallback(), MantikCallback(log_freq="batch", log_model="best", save_freq="epoch")
     for epoch in range(2):
-        callback.on_epoch_begin(epoch)
-        callback.on_epoch_end(epoch, {"loss": 1.0})
-    assert arrived.points(callback.run_id, "loss") == [(0, 1.0), (1, 1.0)]
+        some.on_epoch_begin(epoch)
+        some.on_epoch_end(epoch, {"loss": 1.0})
+    some.__exit__(None, None, None)
+    every.on_train_begin()
+    every.on_epoch_begin(0)
+    for batch in range(2):
+        every.on_train_batch_begin(batch)
+        every.on_train_batch_end(batch, {"loss": 2.0})
+    every.on_epoch_end(0, {"loss": 1.0})
+    every.on_train_end()
+    assert arrived.points(some.run_id, "loss") == [(0, 1.0), (1, 1.0)]
+    assert arrived.points(every.run_id, "loss") == [(0, 1.0)]
+    assert arrived.points(every.run_id, "batch/loss") == [(0, 2.0), (1, 2.0)]
+    assert arrived.run(every.run_id).status == "FINISHED"
 
 
 def test_evaluate_inside_of_a_fit(arrived: Arrived) -> None:

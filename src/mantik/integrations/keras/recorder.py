@@ -71,6 +71,9 @@ class Recorder:
             call: The call.
             told: What Keras tells callbacks: epochs and steps.
         """
+        if model is None:
+            # Hooks that somebody calls by hand have one only if he has set it.
+            return
         if self._model is None or self._model() is not model:
             # Another model has a best epoch of its own.
             self._model = weakref.ref(model)
@@ -118,6 +121,8 @@ class Recorder:
             epoch: The step of the epoch.
             progress: The progress of the ``fit``.
         """
+        if model is None:
+            return
         if self._options.log_params and not self._is_described:
             self._describe(model)
         if self._options.needs_best:
@@ -134,6 +139,8 @@ class Recorder:
             call: The call.
             progress: Its progress.
         """
+        if model is None:
+            return
         if self._options.needs_best and progress.logs:
             self._best.miss(progress.logs)
         with extra("The checkpoints are not taken note of", strict=self._strict):

@@ -241,7 +241,7 @@ class MantikLogger(MediaMethods, MLFlowLogger):
         self._session.writer.log_params(params)
         if self._log_config:
             self._hyperparameters.update(named(params))
-            self._session.keep_configuration("hparams.yaml", as_yaml(self._hyperparameters))
+            self._session.documents.write_configuration("hparams.yaml", as_yaml(self._hyperparameters))
 
     def log_graph(self, model: torch.nn.Module, input_array: torch.Tensor | None = None) -> None:
         """Record which layers a model has, as the artifact ``model_summary.txt``; a Trainer calls it by itself.
@@ -261,7 +261,8 @@ class MantikLogger(MediaMethods, MLFlowLogger):
             text = str(chosen().utilities.model_summary.summarize(module, max_depth=-1))
         finally:
             module.example_input_array = example
-        self._session.write_once("model_summary.txt", text + "\n")
+        self._session.know()
+        self._session.documents.write("model_summary.txt", text + "\n")
 
     def watch(
         self, model: torch.nn.Module, log: Literal["gradients", "parameters", "all"] = "gradients", log_freq: int = 100

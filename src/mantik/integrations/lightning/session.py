@@ -20,7 +20,9 @@ from mantik.integrations.lightning.checkpoints import (
 )
 from mantik.integrations.lightning.namespace import rank
 from mantik.integrations.lightning.rendezvous import Rendezvous
+from mantik.training.announcement import announce
 from mantik.training.checkpoints import Shelf
+from mantik.training.documents import Documents
 from mantik.training.run import TrackedRun
 from mantik.training.status import is_signal, status_of
 
@@ -61,7 +63,7 @@ class Session:
         self._shelf: Shelf | None = None
         self._callbacks: dict[str, Any] = {}
         self._moments: dict[str, dict[str, int]] = {}
-        self._written: dict[str, str] = {}
+        self.documents = Documents(self.run)
         self._awaits_requeue = False
         self._state_at_fork = self.run.__getstate__()
         _sessions.add(self)
@@ -143,20 +145,6 @@ class Session:
                 # Lightning's own rule would repeat the folders that are in the logger's `save_dir` already.
                 if getattr(callback, "dirpath", "") is None:
                     callback.dirpath = str(self.folder / "checkpoints")
-
-    def write_once(self, artifact_file: str, text: str) -> None:
-        """Keep a text as an artifact, unless it was the same before."""
-        if self._written.get(artifact_file) != text:
-            self._written[artifact_file] = text
-            self.writer.log_text(text, artifact_file)
-
-    def keep_configuration(self, artifact_file: str, text: str) -> None:
-        """Keep a configuration as an artifact; that of a later attempt beside the one that the run began with."""
-        writer = self.writer
-        if writer.attempt > 1:
-            path = Path(artifact_file)
-            artifact_file = f"config/{path.stem}-{writer.attempt}{path.suffix}"
-        self.write_once(artifact_file, text)
 
     def take_checkpoint(self, callback: Any) -> None:  # noqa: ANN401  # a weak reference to any checkpoint callback
         """Take note of a checkpoint that was saved, and upload it where that is wanted during training."""
@@ -245,7 +233,7 @@ class Session:
             # Before what was recorded is delivered.
             Finalize(None, self._finish_broken, exitpriority=1)
         if not is_known:
-            _say(self.run)
+            announce(self.run)
 
     def _finish_broken(self) -> None:
         """End the run of a process that ends in the middle of a training: Lightning tells the one that started it."""
@@ -267,7 +255,7 @@ class Session:
             parser, config = getattr(callback, "parser", None), getattr(callback, "config", None)
             name = getattr(callback, "config_filename", None)
             if parser is not None and config is not None and isinstance(name, str):
-                self.keep_configuration(name, str(parser.dump(config, skip_none=False)))
+                self.documents.write_configuration(name, str(parser.dump(config, skip_none=False)))
 
 
 def _key_of(callback: Any) -> str:  # noqa: ANN401  # any checkpoint callback
@@ -290,17 +278,6 @@ def _silence_autologging(trainer: Any) -> None:  # noqa: ANN401  # Lightning typ
     for callback in trainer.callbacks:
         if type(callback).__name__.endswith("MlflowPLCallback") and hasattr(callback, "metrics_logger"):
             callback.metrics_logger = _Silent()
-
-
-def _say(run: TrackedRun) -> None:
-    """Tell the user where the run is to be seen."""
-    name = f"run {run.name!r}" if run.name else f"run {run.run_id}"
-    what = f"goes on (attempt {run.attempt})" if run.attempt > 1 else "begins"
-    where = f": {run.link}" if run.link else ", without the platform for now: it is sent later"
-    with contextlib.suppress(OSError, ValueError):
-        # ValueError: the stream is closed.
-        sys.stderr.write(f"mantik: {name} {what}{where}\n")
-        sys.stderr.flush()
 
 
 def _before_fork() -> None:
