@@ -26,7 +26,7 @@ def test_construction_does_nothing(arrived: Arrived, tmp_path: Path) -> None:
     assert training.logger is logger
     assert "MantikLogger" in repr(logger)
     assert arrived.proxy.count() == requests
-    assert threading.enumerate() == threads
+    assert set(threading.enumerate()) <= set(threads)
     assert sorted(tmp_path.rglob("*")) == files
     assert mlflow.active_run() is None
 
