@@ -10,10 +10,12 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from mantik.compute.client import ComputeBackendClient as ComputeBackendClient
     from mantik.exceptions import MantikError as MantikError
     from mantik.integrations.autolog import autolog as autolog
     from mantik.integrations.keras import MantikCallback as MantikCallback
     from mantik.integrations.lightning import MantikLogger as MantikLogger
+    from mantik.integrations.sklearn.autologging import sklearn_autolog as sklearn_autolog
     from mantik.tracking import Environment as Environment
     from mantik.tracking import flush as flush
     from mantik.tracking import init_tracking as init_tracking
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "1.0.0.dev0"
 
 __all__ = [
+    "ComputeBackendClient",
     "Environment",
     "MantikCallback",
     "MantikError",
@@ -31,9 +34,11 @@ __all__ = [
     "flush",
     "init_tracking",
     "receipt",
+    "sklearn_autolog",
 ]
 
 _HOMES = {
+    "ComputeBackendClient": "mantik.compute.client",
     "Environment": "mantik.tracking",
     "MantikCallback": "mantik.integrations.keras",
     "MantikError": "mantik.exceptions",
@@ -42,6 +47,7 @@ _HOMES = {
     "flush": "mantik.tracking",
     "init_tracking": "mantik.tracking",
     "receipt": "mantik.tracking",
+    "sklearn_autolog": "mantik.integrations.sklearn.autologging",
 }
 
 

@@ -16,6 +16,7 @@ from mantik.auth.bearer import BearerAuth
 from mantik.auth.conflicts import conflicting_files
 from mantik.auth.login import token_source
 from mantik.auth.urls import is_local, normalise_tracking_uri, platform_origin
+from mantik.delivery import aside
 from mantik.exceptions import MantikError, MissingSettingsError, PlatformUnreachableError, UnexpectedAnswerError
 from mantik.settings import Settings
 
@@ -155,7 +156,7 @@ def flush(timeout: float | None = None) -> bool:
     """
     registry: Any = sys.modules.get("mantik.delivery.registry")
     deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
-    done = True
+    done = aside.wait_for(timeout=_FLUSH_SECONDS if timeout is None else timeout)
     for outbox in registry.all_outboxes() if registry is not None else ():
         left = max(0.0, deadline - time.monotonic())
         while not outbox.flush(min(left, _FLUSH_SECONDS)):

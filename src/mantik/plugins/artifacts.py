@@ -22,6 +22,7 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 from mlflow.tracking._tracking_service.utils import get_tracking_uri
 from mlflow.utils.file_utils import relative_path_to_artifact_path
 
+from mantik.delivery import aside
 from mantik.delivery.ids import UnresolvedError
 from mantik.delivery.registry import outbox_for
 from mantik.delivery.rest import MlflowApi, RefusedError, UnavailableError
@@ -99,6 +100,7 @@ class MantikArtifacts(MlflowArtifactsRepository):
         outbox = outbox_for(self._claimed)
         if outbox is None:
             return list(super().list_artifacts(path))
+        aside.wait_for()
         # Asked for before the platform is: what arrives in between is then at worst in both.
         staged, removals = outbox.staged.below(self._root), outbox.staged.removals()
         found = {
@@ -133,6 +135,7 @@ class MantikArtifacts(MlflowArtifactsRepository):
         if outbox is None:
             super()._download_file(remote_file_path, local_path)
             return
+        aside.wait_for()
         if self._copied(outbox, remote_file_path, local_path):
             return
         uri = posixpath.join(self._root, remote_file_path)

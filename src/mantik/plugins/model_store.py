@@ -13,6 +13,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities.paged_list import PagedList
 from mlflow.utils.proto_json_utils import message_to_json
 
+from mantik.delivery import aside
 from mantik.delivery.creation import OPERATION_TAG
 from mantik.delivery.ids import Identity, is_provisional, new_id, operation_of
 from mantik.delivery.records import Call
@@ -138,6 +139,7 @@ class ModelStore(ExperimentStore):
 
         With the latter MLflow resolves ``runs:/<run>/<name>``, also right after the model was logged.
         """
+        aside.wait_for()
         try:
             return super().search_logged_models(experiment_ids, filter_string, *args, **options)
         except MlflowException as error:

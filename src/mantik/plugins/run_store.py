@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -20,6 +21,7 @@ from mlflow.utils.async_logging.run_operations import RunOperations
 from mlflow.utils.proto_json_utils import message_to_json
 from mlflow.utils.validation import _validate_param, _validate_run_id, _validate_tag
 
+from mantik.delivery import aside
 from mantik.delivery.creation import OPERATION_TAG
 from mantik.delivery.ending import true_status, watch
 from mantik.delivery.history import waiting_records
@@ -152,7 +154,7 @@ class RunStore(RestStore):
             # Another process goes on with it, and MLflow ends at exit whatever is open here.
             if run_name is not None:
                 outbox.record_update(RunUpdate(run_id, None, None, run_name))
-            return self.get_run(run_id).info
+            return self._current_run(outbox, run_id).info
         known = self._runs.get(run_id)
         if end_time is not None and known is not None:
             # The clock may have been set back.
@@ -161,9 +163,10 @@ class RunStore(RestStore):
         if recorded and status is not None and status not in _OPEN_STATUSES:
             # Where the disk did not take it, `mantik sync` ends the run as one that was left open.
             outbox.note_closed(run_id)
+            aside.run_ended(run_id)
         writes = outbox.overlay.writes(run_id)
         if known is None or writes is None:
-            return self.get_run(run_id).info
+            return self._current_run(outbox, run_id).info
         return merged_run(known, writes).info
 
     def create_run(self, experiment_id: str, user_id: str, start_time: int, tags: list[RunTag], run_name: str) -> Run:
@@ -198,6 +201,17 @@ class RunStore(RestStore):
         outbox = outbox_for(self._uri)
         if outbox is None:
             return super().get_run(run_id)
+        # MLflow reads a run that it is about to end, to print its address.
+        if sys._getframe(1).f_code.co_name != "_log_url":  # noqa: SLF001  # nothing else tells
+            aside.wait_for(run_id)
+        return self._current_run(outbox, run_id)
+
+    def _search_runs(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # as the installed MLflow has them
+        """Search runs, as MLflow's stores do, when what is still to be written of them is written."""
+        aside.wait_for()
+        return super()._search_runs(*args, **options)
+
+    def _current_run(self, outbox: Outbox, run_id: str) -> Run:
         # Asked for before the server is: what arrives in between is then at worst in both.
         writes = outbox.overlay.writes(run_id)
         if writes is None and is_provisional(run_id):
@@ -213,6 +227,7 @@ class RunStore(RestStore):
         outbox = outbox_for(self._uri)
         if outbox is None:
             return super().get_metric_history(run_id, metric_key, max_results, page_token)
+        aside.wait_for(run_id)
         if page_token or self._settle(outbox):
             try:
                 return self._points_page(outbox, run_id, metric_key, max_results, page_token)

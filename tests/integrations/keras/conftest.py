@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integrations.keras.trainings import KerasTrainings
-from tests.integrations.lightning.conftest import arrived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-__all__ = ["arrived", "torch_trainings", "trainings_on"]
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.integrations.keras.trainings import BACKENDS, points, said, steps
-from tests.integrations.lightning.trainings import ended
+from tests.integrations.trainings import ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
     from tests.integrations.keras.trainings import KerasTrainings
-    from tests.integrations.lightning.trainings import Training
+    from tests.integrations.trainings import Training
 
 TRAINING = """
 images = RNG.random((24, 8, 8, 1)).astype("float32")
@@ -194,14 +194,14 @@ def test_best_model(seen: Seen) -> None:
 
 
 def test_evaluation(seen: Seen) -> None:
-    """A table of predictions, a confusion matrix and some images are there after each fit."""
+    """A table of predictions, a confusion matrix and a picture of some samples are there after each fit."""
     files = seen.platform.read_back.artifacts(seen.run.run_id)
     for step in (2, 4):
         table = json.loads(seen.content(f"tables/evaluation/step-{step:08d}.json"))
         assert table["columns"] == ["sample", "target", "prediction", "confidence", "correct"]
         assert len(table["data"]) == 10
-        assert f"figures/evaluation/confusion_matrix/step-{step:08d}.png" in files
-    assert len([path for path in files if path.startswith("images/evaluation") and path.endswith(".png")]) == 20
+        for name in ("confusion_matrix", "samples"):
+            assert f"figures/evaluation/{name}/step-{step:08d}.png" in files
 
 
 def test_datasets(seen: Seen) -> None:

@@ -13,7 +13,7 @@ from mantik.exceptions import ConfigurationError, InvalidValueError
 from tests.integrations.keras.networks import Subclassed, classes, fit, net
 
 if TYPE_CHECKING:
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 class PerClass(keras.metrics.Metric):

@@ -15,8 +15,8 @@ from tests.integrations.keras.test_models import Scores, logged, same
 
 if TYPE_CHECKING:
     from mantik.testing import Platform
+    from tests.integrations.arrivals import Arrived
     from tests.integrations.keras.trainings import KerasTrainings
-    from tests.integrations.lightning.conftest import Arrived
 
 
 def folder(callback: MantikCallback) -> Path:

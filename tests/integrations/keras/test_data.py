@@ -19,7 +19,7 @@ from tests.integrations.keras.networks import SAMPLES, classes, fit, net
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 class Batches(keras.utils.PyDataset):

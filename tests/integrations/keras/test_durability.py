@@ -8,7 +8,7 @@ import pytest
 
 from mantik.testing import FaultProxy, Refuse, Status
 from tests.integrations.keras.trainings import BATCHES, said, steps
-from tests.integrations.lightning.trainings import ended, sync
+from tests.integrations.trainings import ended, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

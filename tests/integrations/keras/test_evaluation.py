@@ -13,11 +13,12 @@ import pytest
 from mantik import MantikCallback
 from mantik.exceptions import ConfigurationError
 from mantik.integrations.keras import MantikEvaluation
-from mantik.integrations.keras.predictions import classes_of, confusion_figure, images_of, table_of
+from mantik.integrations.keras.mosaic import images_of, mosaic, verdicts
+from mantik.integrations.keras.predictions import classes_of, confusion_figure, table_of
 from tests.integrations.keras.networks import classes, fit, net
 
 if TYPE_CHECKING:
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 CROSSENTROPY = "sparse_categorical_crossentropy"
 
@@ -161,3 +162,25 @@ def test_images() -> None:
     assert images_of(np.zeros((5, 30)), 2) is None
     assert images_of(np.zeros((5, 28, 28, 7)), 2) is None
     assert images_of([np.zeros((5, 28, 28))], 2) is None
+
+
+def test_what_is_said_of_samples() -> None:
+    """Above each image is what it is and what it was taken for; red is for a wrong class alone, not for a number."""
+    y, predictions = np.array([0, 2]), np.array([[0.9, 0.1, 0.0], [0.2, 0.5, 0.3]])
+    found = verdicts(y, predictions, classes_of(y, predictions, CROSSENTROPY), 16)
+    assert found == [("true 0\npredicted 0", False), ("true 2\npredicted 1", True)]
+    numbers = verdicts(np.array([0.5, 1.0]), np.array([[0.51], [1.23456]]), None, 1)
+    assert numbers == [("true 0.5\npredicted 0.51", False)]
+    assert verdicts(np.zeros((2, 8, 8)), np.zeros((2, 8, 8)), None, 16) is None
+    assert verdicts(None, np.zeros(2), None, 16) is None
+
+
+def test_a_picture_of_samples() -> None:
+    """All samples are in one picture, eight in a row, gray or in colours, with what is said of them."""
+    words = [(str(at), at == 8) for at in range(9)]
+    axes = mosaic([np.ones((8, 8, 1))] * 9, words).axes
+    assert [(one.get_title(), one.title.get_color() == "tab:red") for one in axes] == words
+    assert {one.get_subplotspec().get_gridspec().get_geometry() for one in axes} == {(2, 8)}
+    assert axes[0].get_images()[0].get_array().shape == (8, 8)
+    (alone,) = mosaic([np.ones((8, 9, 3))], None).axes
+    assert (alone.get_title(), alone.get_images()[0].get_array().shape) == ("", (8, 9, 3))

@@ -14,7 +14,7 @@ from mantik import MantikCallback
 from tests.integrations.keras.networks import classes, fit, net
 
 if TYPE_CHECKING:
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 def test_train_on_batch(arrived: Arrived) -> None:

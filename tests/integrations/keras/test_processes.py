@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integrations.keras.trainings import BACKENDS, said, steps
-from tests.integrations.lightning.trainings import ended
+from tests.integrations.trainings import ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable

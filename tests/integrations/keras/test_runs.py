@@ -18,7 +18,7 @@ from tests.integrations.keras.networks import classes, fit, net
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 class At(keras.callbacks.Callback):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mantik.testing import wait_until
 from tests.integrations.keras.trainings import said, steps
-from tests.integrations.lightning.trainings import ended
+from tests.integrations.trainings import ended
 
 if TYPE_CHECKING:
     from pathlib import Path

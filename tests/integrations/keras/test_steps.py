@@ -13,15 +13,15 @@ import pytest
 from mantik import MantikCallback
 from mantik.integrations.keras.axis import Axis, Mark
 from tests.integrations.keras.trainings import run_of, said, steps
-from tests.integrations.lightning.trainings import ended, sync
+from tests.integrations.trainings import ended, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from mantik.testing import Platform
+    from tests.integrations.arrivals import Arrived
     from tests.integrations.keras.trainings import KerasTrainings
-    from tests.integrations.lightning.conftest import Arrived
 
 BACKUP = """
 model = net()

@@ -16,7 +16,7 @@ from tests.integrations.lightning.modules import Small, data, trainer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 class Untrained(Small):

@@ -17,7 +17,7 @@ from tests.integrations.lightning.modules import Small, data, trainer
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 SCORES = [5.0, 1.0, 4.0, 2.0, 3.0, 0.5]
 

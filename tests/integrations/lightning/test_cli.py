@@ -16,7 +16,7 @@ from tests.integrations.lightning.modules import Rows, Small, checkpoint
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 def test_construction_does_nothing(arrived: Arrived, tmp_path: Path) -> None:

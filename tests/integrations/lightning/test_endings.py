@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .trainings import BATCHES, Trainings, assert_same_checkpoints, ended, points, sync
+from tests.integrations.trainings import ended, sync
+
+from .trainings import BATCHES, LightningTrainings, assert_same_checkpoints, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from mantik.testing import Platform
-
-    from .trainings import Training
+    from tests.integrations.trainings import Training
 
 FIT = """
     logger = mantik.MantikLogger(log_model="all")
@@ -121,9 +122,9 @@ RUNLESS = {
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightningTrainings]:
     """Warm a process up."""
-    with Trainings(tmp_path_factory.mktemp("trainings")) as warm:
+    with LightningTrainings(tmp_path_factory.mktemp("trainings")) as warm:
         yield warm
 
 
@@ -134,7 +135,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def over(trainings: Trainings, mantik_platform: Platform, home: Path) -> dict[str, Training]:
+def over(trainings: LightningTrainings, mantik_platform: Platform, home: Path) -> dict[str, Training]:
     """Let all trainings end, side by side; what vanished is followed by a sync."""
     started = {
         name: trainings.start(ending.code, mantik_platform.environment(), home / name)
@@ -170,7 +171,7 @@ def test_a_run_ends_as_its_training_does(
 
 @pytest.mark.parametrize("name", RUNLESS)
 def test_what_never_began_leaves_no_run(
-    name: str, trainings: Trainings, mantik_platform: Platform, tmp_path: Path
+    name: str, trainings: LightningTrainings, mantik_platform: Platform, tmp_path: Path
 ) -> None:
     """A script that ends before anything was tracked leaves no run behind."""
     code, error = RUNLESS[name]

@@ -13,7 +13,7 @@ from mantik import MantikLogger
 from tests.integrations.lightning.modules import Rows, Small, checkpoint, data, trainer
 
 if TYPE_CHECKING:
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 LONG = "0123456789" * 2000
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 class Fluent(Small):

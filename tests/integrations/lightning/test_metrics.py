@@ -15,7 +15,7 @@ from mantik import MantikLogger
 from tests.integrations.lightning.modules import Small, data, trainer
 
 if TYPE_CHECKING:
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 VALUES: list[tuple[Any, float]] = [
     (1.5, 1.5),

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from mantik.testing import FaultProxy, Hang, LoseAcknowledgement, Refuse, Status, wait_until
+from tests.integrations.trainings import ended, sync
 
-from .trainings import BATCHES, Trainings, assert_same_checkpoints, ended, points, sync
+from .trainings import BATCHES, LightningTrainings, assert_same_checkpoints, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from mantik.testing import Platform
     from mantik.testing.faults import Fault
     from mantik.testing.holdings import Run
-
-    from .trainings import Training
+    from tests.integrations.trainings import Training
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
 BEST_AND_LAST = ("epoch=4-score=4", "epoch=5-score=5", "last")
@@ -67,7 +67,7 @@ class Place:
         settings: Their variables.
     """
 
-    trainings: Trainings
+    trainings: LightningTrainings
     platform: Platform
     proxy: FaultProxy
     folder: Path
@@ -112,15 +112,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightningTrainings]:
     """Warm a process up."""
-    with Trainings(tmp_path_factory.mktemp("trainings")) as warm:
+    with LightningTrainings(tmp_path_factory.mktemp("trainings")) as warm:
         yield warm
 
 
 @pytest.fixture
 def place(
-    trainings: Trainings, mantik_platform: Platform, tmp_path: Path, request: pytest.FixtureRequest
+    trainings: LightningTrainings, mantik_platform: Platform, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Place]:
     """Return a place whose experiment has the name of the test."""
     with FaultProxy(mantik_platform.url) as proxy:

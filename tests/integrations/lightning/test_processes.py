@@ -13,8 +13,9 @@ import pytest
 
 from mantik.testing import FaultProxy
 from mantik.testing.processes import end_groups
+from tests.integrations.trainings import sync
 
-from .trainings import Trainings, sync
+from .trainings import LightningTrainings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
-
-    from .trainings import Training
+    from tests.integrations.trainings import Training
 
 _AT_A_TIME = 3
 # Each rank's output goes into a file of its own.
@@ -263,7 +263,7 @@ def ended(mantik_platform: Platform, proxy: FaultProxy, tmp_path_factory: pytest
     environment = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": proxy.url}
     over: dict[str, Ended] = {}
     started: list[Training] = []
-    with Trainings(home) as warm:
+    with LightningTrainings(home) as warm:
         try:
             names = list(CASES)
             for few in (names[begin : begin + _AT_A_TIME] for begin in range(0, len(names), _AT_A_TIME)):

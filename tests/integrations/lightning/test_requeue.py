@@ -10,9 +10,10 @@ import pytest
 
 from mantik.testing import FaultProxy, Refuse, wait_until
 from tests.integrations.slurm import Slurm, why_no_slurm
+from tests.integrations.trainings import ended, sync
 from tests.scripts import clean_environment
 
-from .trainings import BATCHES, Trainings, assert_same_checkpoints, ended, script, steps, sync
+from .trainings import BATCHES, LightningTrainings, assert_same_checkpoints, script, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
-
-    from .trainings import Training
+    from tests.integrations.trainings import Training, Trainings
 
 NO_SLURM = why_no_slurm()
 in_slurm = pytest.mark.skipif(NO_SLURM is not None, reason=str(NO_SLURM))
@@ -143,14 +143,16 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightningTrainings]:
     """Warm a process up."""
-    with Trainings(tmp_path_factory.mktemp("trainings")) as warm:
+    with LightningTrainings(tmp_path_factory.mktemp("trainings")) as warm:
         yield warm
 
 
 @pytest.fixture
-def job(trainings: Trainings, mantik_platform: Platform, tmp_path: Path, request: pytest.FixtureRequest) -> Job:
+def job(
+    trainings: LightningTrainings, mantik_platform: Platform, tmp_path: Path, request: pytest.FixtureRequest
+) -> Job:
     """Return a job whose experiment has the name of the test."""
     return Job(trainings, mantik_platform, tmp_path / "work", request.node.name)
 

@@ -19,7 +19,7 @@ from tests.integrations.lightning.modules import Small, checkpoint, data, traine
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 class Looking(pl.Callback):

@@ -13,7 +13,7 @@ from tests.integrations.lightning.modules import Small, data, trainer
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from tests.integrations.lightning.conftest import Arrived
+    from tests.integrations.arrivals import Arrived
 
 
 class Manual(Small):

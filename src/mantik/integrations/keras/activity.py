@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -34,16 +35,21 @@ class Activity:
 
     Promises: if it does not end, `lost` is called once, in the thread that began it, with ``FAILED`` or ``KILLED``:
     when the exception that ended it has been dealt with, at the end of a notebook's cell, or at that of the process.
-    Where Keras's list of callbacks is not known, in a loop of the user's own, only the latter two are noticed.
+    Where Keras's list of callbacks is not known, in a loop of the user's own, only the latter two are noticed. Where
+    SIGTERM comes meanwhile, `save` is called before whoever deals with it, who may end the process there and then.
 
     Args:
         kind: Which call.
         call: What is known of it. Its ``CallbackList`` lives as long as the call.
         lost: Takes the status.
+        save: Records what waits, whatever the main thread was doing; None where nothing does.
     """
 
-    def __init__(self, kind: Kind, call: Call, lost: Callable[[str], None]) -> None:
+    def __init__(
+        self, kind: Kind, call: Call, lost: Callable[[str], None], save: Callable[[], None] | None = None
+    ) -> None:
         self.kind = kind
+        self.save = save
         callback_list = call.callback_list
         self._is_loop = not call.values
         self._list = None if callback_list is None else weakref.ref(callback_list)
@@ -94,35 +100,82 @@ class Activity:
             self.lose()
 
 
-class _Interrupts:
-    """Counts Ctrl-C while something is under way: whether an exception was one cannot be told any more afterwards."""
+class _Handler:
+    """A handler of a signal that is there for a while, before the one that was there."""
 
-    def __init__(self) -> None:
-        self.seen = 0
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+        self._own: Any = None
         self._previous: Any = None
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether it is the one that the signal comes to."""
+        return self._own is not None and signal.getsignal(self._number) is self._own
+
     def watch(self) -> None:
-        """Count from now on, beside what the handler that is there does."""
-        previous = signal.getsignal(signal.SIGINT)
-        if callable(previous) and previous != self._note:
+        """Begin, unless the signal is ignored or not Python's to handle."""
+        previous = signal.getsignal(self._number)
+        if not self.is_in_place and self._handles(previous):
+            # A new one each time: whoever has set a handler of his own meanwhile may pass signals on to the old one.
+            own = functools.partial(self._handle, previous)
             with contextlib.suppress(ValueError):
                 # ValueError: not the main thread.
-                signal.signal(signal.SIGINT, self._note)
-                self._previous = previous
+                signal.signal(self._number, own)
+                self._own, self._previous = own, previous
 
     def forget(self) -> None:
         """Put back the handler that was there, unless somebody has set another one."""
-        if self._previous is not None and signal.getsignal(signal.SIGINT) == self._note:
+        if self.is_in_place:
             with contextlib.suppress(ValueError):
-                signal.signal(signal.SIGINT, self._previous)
-                self._previous = None
+                signal.signal(self._number, self._previous)
+                self._own = self._previous = None
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handles(self, previous: object) -> bool:
+        return callable(previous)
+
+    def _handle(self, previous: Any, number: int, frame: FrameType | None) -> None:  # noqa: ANN401  # signal's own type
+        raise NotImplementedError
+
+
+class _Interrupts(_Handler):
+    """Counts Ctrl-C while something is under way: whether an exception was one cannot be told any more afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGINT)
+        self.seen = 0
+
+    def _handle(self, previous: Any, number: int, frame: FrameType | None) -> None:  # noqa: ANN401
         self.seen += 1
-        self._previous(number, frame)
+        previous(number, frame)
+
+
+class _Terminations(_Handler):
+    """Has recorded what waits before SIGTERM ends the process."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGTERM)
+
+    def _handles(self, previous: object) -> bool:
+        return callable(previous) or previous is signal.SIG_DFL
+
+    def _handle(self, previous: Any, number: int, frame: FrameType | None) -> None:  # noqa: ANN401
+        for activity in tuple(_under_way):
+            if activity.save is not None:
+                activity.save()
+        was_in_place = self.is_in_place
+        # As if this had never been there: the handler of a run asks whether it is the one in place.
+        self.forget()
+        if callable(previous):
+            previous(number, frame)
+        elif was_in_place:
+            os.kill(os.getpid(), number)
+        if was_in_place and any(activity.save is not None for activity in _under_way):
+            self.watch()
 
 
 _interrupts = _Interrupts()
+_terminations = _Terminations()
 _under_way: list[Activity] = []
 _registered: set[str] = set()
 
@@ -130,6 +183,8 @@ _registered: set[str] = set()
 def _begin(activity: Activity) -> None:
     if not _under_way:
         _interrupts.watch()
+    if activity.save is not None:
+        _terminations.watch()
     _under_way.append(activity)
     if "atexit" not in _registered:
         _registered.add("atexit")
@@ -146,6 +201,7 @@ def _end(activity: Activity) -> None:
         _under_way.remove(activity)
     if not _under_way:
         _interrupts.forget()
+        _terminations.forget()
 
 
 def _lose_all(status: str | None = None) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras  # type: ignore[import-untyped]
 
+from mantik.integrations.keras.batches import Batches
 from mantik.integrations.keras.call import Call
-from mantik.integrations.keras.configuration import optimizer_of
 from mantik.integrations.keras.options import Options
 from mantik.integrations.keras.progress import Progress
 from mantik.integrations.keras.ranks import rank
+from mantik.integrations.keras.rate import learning_rate
 from mantik.integrations.keras.recorder import Recorder
 from mantik.integrations.keras.run_methods import RunMethods
 from mantik.integrations.keras.session import Session
+from mantik.training.boundary import extra
 from mantik.training.request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlflow import MlflowClient
+
+    from mantik.integrations.keras.batches import Batch
 
 __all__ = ["MantikCallback"]
 
@@ -30,7 +35,8 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
 
     ``model.fit(x, y, callbacks=[MantikCallback()])`` is all it takes. Metrics, params, checkpoints and the true status
     of the run are on disk before each call returns and reach the platform by themselves: no outage, no expired token
-    and no kill loses one, and none stops the training.
+    and no kill loses one, and none stops the training. The metrics of batches alone are on disk a quarter of a second
+    later: a process that ends without warning, as by ``kill -9``, loses the last ones. With `strict` they are at once.
 
     Making one does nothing: login and run come with its first use, on rank zero alone. A ``fit`` is a run, which ends
     with it; a later ``fit``, ``evaluate`` or ``predict`` with the same callback goes on with it. MLflow's active run is
@@ -72,7 +78,7 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
         registered_model_name: Registered model of which it becomes a version.
         log_datasets: Record what the data are: type, shapes, size, and a digest of those in memory.
         log_evaluation: Log after each ``fit`` what the model predicts of the first 1000 validation samples: as a table,
-            for classifiers with a confusion matrix, and for images with some of them.
+            for classifiers with a confusion matrix, and for images with a picture of the first sixteen.
         system_metrics: Record use of processors, memory, disk, network and GPUs. Default: MLflow's setting
             (``MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING``).
         strict: Raise what goes wrong with tracking instead of letting the training go on.
@@ -166,10 +172,16 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
         model = self.model
         call = Call.of(model, "fit")
         told = {name: value for name, value in (self.params or {}).items() if name in {"epochs", "steps"}}
+        progress = Progress.of(model, call, told.get("steps"))
+        batches = None
+        if self._every:
+            # Hooks that somebody calls by hand may get what changes before it is recorded.
+            gathers = not self._strict and call.callback_list is not None
+            batches = Batches(functools.partial(self._record_batches, progress), gathers=gathers)
         self._progress = self._stopwatch = None
-        self._session.begin("fit", call)
+        self._session.begin("fit", call, batches)
         self._session.axis.begin_fit()
-        self._progress = Progress.of(model, call, told.get("steps"))
+        self._progress = progress
         self._recorder.begin(model, call, told)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -178,6 +190,7 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
         if rank() > 0:
             return
         progress = self._progress
+        self._session.record_batches()
         self._session.axis.begin_epoch(epoch, progress.batches if progress is not None else None)
         if progress is not None:
             progress.begin_epoch(self.model)
@@ -191,27 +204,21 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
             axis.begin_batch(batch, self._progress.together)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Record the metrics of the batch, if it is its turn; what is not recorded is not looked at."""
-        progress = self._progress
-        if not self._every or not logs or progress is None:
-            return
-        step = self._session.axis.due(batch, progress.together, self._every)
-        if step is None:
-            return
-        rate = progress.learning_rate(batch)
-        metrics = logs if rate is None else {**logs, "learning_rate": rate}
-        self._record({f"batch/{name}": value for name, value in metrics.items()}, step)
+        """Take the metrics of the batch in, if batches are recorded: that happens a moment later."""
+        if self._every and logs and self._progress is not None:
+            self._session.add_batch(batch, logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the metrics of the epoch, and save what is due."""
         if rank() > 0:
             return
         axis, progress = self._session.axis, self._progress
+        self._session.record_batches()
         step = axis.epoch(epoch)
         metrics = dict(logs or {})
-        optimizer = optimizer_of(self.model)
-        if optimizer is not None and "learning_rate" not in metrics:
-            metrics["learning_rate"] = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        rate = None if "learning_rate" in metrics else learning_rate(self.model)
+        if rate is not None:
+            metrics["learning_rate"] = rate
         if progress is not None:
             metrics |= progress.speed(axis.batches)
             progress.logs = dict(logs or {})
@@ -249,6 +256,19 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
         """Record how long it took."""
         del logs
         self._end_other({}, "predict_time")
+
+    def _record_batches(self, progress: Progress, batches: list[Batch]) -> None:
+        """Record the metrics of batches, of those whose turn it is; the others are not looked at."""
+        moments = []
+        with extra("The metrics of some batches are not recorded", strict=self._strict):
+            for batch, timestamp, logs in batches:
+                step = self._session.axis.due(batch, progress.together, self._every)
+                if step is not None:
+                    rate = progress.learning_rate(batch)
+                    metrics = logs if rate is None else {**logs, "learning_rate": rate}
+                    numbers = self._numbers({f"batch/{name}": value for name, value in metrics.items()})
+                    moments.append((numbers, step, timestamp))
+            self._session.log_history(moments)
 
     def _begin_other(self, kind: Literal["evaluate", "predict"]) -> None:
         self._stopwatch = None

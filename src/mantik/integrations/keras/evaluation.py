@@ -9,13 +9,14 @@ import keras  # type: ignore[import-untyped]
 import mlflow
 
 from mantik.exceptions import ConfigurationError
-from mantik.integrations.keras.boundary import extra
 from mantik.integrations.keras.call import Call, calling_list
-from mantik.integrations.keras.predictions import classes_of, confusion_figure, images_of, table_of
+from mantik.integrations.keras.mosaic import images_of, mosaic, verdicts
+from mantik.integrations.keras.predictions import classes_of, confusion_figure, table_of
 from mantik.integrations.keras.ranks import rank
 from mantik.integrations.keras.samples import first_samples
+from mantik.training.boundary import extra
 from mantik.training.params import text_of
-from mantik.training.pictures import log_figure, log_images
+from mantik.training.pictures import log_figure
 from mantik.training.tables import log_table
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
     """Logs what a model predicts of some samples, every so many epochs; made to be subclassed for tables of one's own.
 
     It logs into the run of the `MantikCallback` beside it, or into MLflow's active run. By itself it makes a table of
-    targets and predictions, for classifiers a confusion matrix besides, and for images some of them with what was
-    predicted. Override `table` for other tables::
+    targets and predictions, for classifiers a confusion matrix besides, and for images a picture of the first sixteen
+    with what was predicted. Override `table` for other tables::
 
         class Mistakes(MantikEvaluation):
             def table(self, x, y, predictions):
@@ -146,12 +147,10 @@ class MantikEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         if figure is not None:
             log_figure(client, run_id, f"{self.key}/confusion_matrix", figure, step=step)
         images = images_of(x, _IMAGES)
-        if images is not None:
-            captions = None
-            if classes is not None:
-                pairs = zip(classes.targets, classes.predicted, strict=True)
-                captions = [f"{target}, predicted {predicted}" for target, predicted in list(pairs)[: len(images)]]
-            log_images(client, run_id, self.key, images, step=step, captions=captions)
+        if images:
+            # One picture: MLflow's panels for images show little of each where a run has many params.
+            picture = mosaic(images, verdicts(y, predictions, classes, len(images)))
+            log_figure(client, run_id, f"{self.key}/samples", picture, step=step)
 
     def _warn(self, reason: str) -> None:
         """Say once why there is nothing."""

@@ -1,11 +1,10 @@
-"""What predictions are worth: a table of them, a confusion matrix for classes, pictures of the samples."""
+"""What predictions are worth: a table of them, and for classes a confusion matrix."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import keras  # type: ignore[import-untyped]
 import numpy as np
 
 from mantik.integrations.keras.structure import named_leaves
@@ -16,14 +15,12 @@ if TYPE_CHECKING:
 
     from mantik.integrations.keras.kinds import Array
 
-__all__ = ["Classes", "classes_of", "confusion_figure", "images_of", "table_of"]
+__all__ = ["Classes", "classes_of", "confusion_figure", "table_of"]
 
 _LONGEST_CELL = 32
 """Elements of an array that are shown in a table."""
 
 _MOST_CLASSES = 50
-_LEAST_PIXELS = 8
-_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,24 +117,6 @@ def confusion_figure(classes: Classes) -> Figure | None:
             colour = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004  # half of the scale
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour)
     return figure
-
-
-def images_of(x: Array, count: int) -> list[Array] | None:
-    """Return the first samples as images, where they are that.
-
-    Args:
-        x: The samples.
-        count: How many.
-    """
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "uif":
-        return None
-    if x.ndim == 3 and min(x.shape[1:]) >= _LEAST_PIXELS:  # noqa: PLR2004  # samples, height and width
-        return list(x[:count])
-    if x.ndim == 4:  # noqa: PLR2004  # with channels
-        images = np.moveaxis(x[:count], 1, -1) if keras.config.image_data_format() == "channels_first" else x[:count]
-        if images.shape[-1] in _CHANNELS and min(images.shape[1:3]) >= _LEAST_PIXELS:
-            return list(images)
-    return None
 
 
 def _class_numbers(truth: Array, count: int) -> Array:

@@ -6,9 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import keras  # type: ignore[import-untyped]
-
-from mantik.integrations.keras.configuration import optimizer_of
+from mantik.integrations.keras.rate import BatchRate
 
 if TYPE_CHECKING:
     from mantik.integrations.keras.call import Call
@@ -41,8 +39,7 @@ class Progress:
     _epoch_began: float = 0.0
     _test_began: float = 0.0
     _tested: float = 0.0
-    _schedule: Any = None
-    _iterations: int = 0
+    _rate: BatchRate | None = None
 
     @classmethod
     def of(cls, model: Model, call: Call, steps: object) -> Progress:
@@ -61,13 +58,7 @@ class Progress:
     def begin_epoch(self, model: Model) -> None:
         """Begin an epoch."""
         self._epoch_began, self._tested = time.perf_counter(), 0.0
-        optimizer = optimizer_of(model)
-        rate = getattr(optimizer, "_learning_rate", None)
-        is_schedule = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
-        self._schedule = rate if is_schedule else None
-        if optimizer is not None and is_schedule:
-            # Once an epoch: in between, on JAX, the optimizer does not know it.
-            self._iterations = int(keras.ops.convert_to_numpy(optimizer.iterations))
+        self._rate = BatchRate(model)
 
     def begin_test(self) -> None:
         """Begin to validate."""
@@ -97,6 +88,4 @@ class Progress:
 
     def learning_rate(self, batch: int) -> float | None:
         """Return the learning rate of a batch, where a schedule changes it from one to the next."""
-        if self._schedule is None:
-            return None
-        return float(keras.ops.convert_to_numpy(self._schedule(self._iterations + batch)))
+        return None if self._rate is None else self._rate.at(batch)

@@ -11,11 +11,11 @@ import keras  # type: ignore[import-untyped]
 from mantik.integrations.keras import configuration
 from mantik.integrations.keras.autologging import THEIRS, silence
 from mantik.integrations.keras.best import Best
-from mantik.integrations.keras.boundary import extra
 from mantik.integrations.keras.checkpoints import Collector, Saver
 from mantik.integrations.keras.datasets import dataset_inputs
 from mantik.integrations.keras.evaluation import MantikEvaluation
 from mantik.integrations.keras.model import BestWeights, log_model
+from mantik.training.boundary import extra
 from mantik.training.params import as_yaml
 
 if TYPE_CHECKING:

@@ -97,16 +97,21 @@ class RunMethods:
         return f'<a href="{html.escape(self.link)}" target="_blank" rel="noopener">{text}</a>' if self.link else text
 
     def _record(self, metrics: Mapping[str, Any], step: int) -> None:
+        numbers = self._numbers(metrics)
+        if numbers:
+            self._session.log_metrics(numbers, step)
+
+    def _numbers(self, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Return metrics as numbers by name; without those that are none, unless tracking is strict."""
         try:
-            numbers = flat_metrics(metrics, self._prefix)
+            return flat_metrics(metrics, self._prefix)
         except InvalidValueError:
             if self._strict:
                 raise
-            numbers = {}
-            for name, value in metrics.items():
-                numbers |= self._number(name, value)
-        if numbers:
-            self._session.log_metrics(numbers, step)
+        numbers: dict[str, float] = {}
+        for name, value in metrics.items():
+            numbers |= self._number(name, value)
+        return numbers
 
     def _number(self, name: str, value: object) -> dict[str, float]:
         """Return one metric; none, with a warning once, where it is no number."""

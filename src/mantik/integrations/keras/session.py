@@ -18,9 +18,10 @@ from mantik.training.run import TrackedRun
 from mantik.training.status import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mantik.integrations.keras.activity import Kind
+    from mantik.integrations.keras.batches import Batches
     from mantik.training.request import RunRequest
     from mantik.training.writer import RunWriter
 
@@ -47,18 +48,21 @@ class Session:
         self.axis = Axis(initial_global_step)
         self._prefix = prefix
         self._activity: Activity | None = None
+        self._batches: Batches | None = None
         self._fault: str | None = None
         self._is_held = False
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler that records what waits may interrupt a call that holds it.
+        self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Keep what a copy needs to go on with the run, if there is one, in a call of its own."""
-        return {**self.__dict__, "_activity": None, "_fault": None, "_is_held": False, "_lock": None}
+        of_the_call = {"_activity": None, "_batches": None, "_fault": None, "_is_held": False, "_lock": None}
+        return {**self.__dict__, **of_the_call}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin with no call under way."""
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def activity(self) -> Activity | None:
@@ -73,10 +77,26 @@ class Session:
         return self.run.writer
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record points. Any thread may call: Keras calls the hooks of batches from threads of its own."""
+        """Record points. Any thread may call."""
         writer = self.writer
         with self._lock:
             writer.log_metrics(metrics, step)
+
+    def log_history(self, moments: Iterable[tuple[Mapping[str, float], int, int]]) -> None:
+        """Record points of several moments: metrics, step, and time in milliseconds. Any thread may call."""
+        writer = self.writer
+        with self._lock:
+            writer.log_history(moments)
+
+    def add_batch(self, batch: int, metrics: Mapping[str, Any]) -> None:
+        """Take in the metrics of a batch of the ``fit`` that is under way. Any thread may call: Keras has its own."""
+        if self._batches is not None:
+            self._batches.add(batch, metrics)
+
+    def record_batches(self) -> None:
+        """Record the metrics of batches that are gathered, before anything else changes."""
+        if self._batches is not None:
+            self._batches.record()
 
     def open(self, call: Call) -> None:
         """Open the run, or open it again.
@@ -94,12 +114,13 @@ class Session:
             announce(self.run)
             self._find_out_how_far(active)
 
-    def begin(self, kind: Kind, call: Call) -> bool:
+    def begin(self, kind: Kind, call: Call, batches: Batches | None = None) -> bool:
         """Begin a call; tell whether it is one of its own and not a part of another.
 
         Args:
             kind: Which call.
             call: What is known of it.
+            batches: Gathers the metrics of its batches, until it ends.
         """
         before = self._activity
         if before is not None:
@@ -113,7 +134,10 @@ class Session:
         identity = self.run.identity
         if identity is not None:
             mark_backups(call, identity)
-        self._activity = Activity(kind, call, self._lose)
+        self._batches = batches
+        if batches is not None:
+            batches.begin()
+        self._activity = Activity(kind, call, self._lose, None if batches is None else batches.record_at_once)
         return True
 
     def end(self) -> None:
@@ -121,6 +145,7 @@ class Session:
         if self._activity is not None:
             self._activity.end()
             self._activity = None
+        self._end_batches()
         self._keep_mark()
         if not self._is_held:
             self.run.end(self._fault or "FINISHED")
@@ -143,6 +168,7 @@ class Session:
                 # Somebody keeps the error that ended it.
                 self._fault = "FAILED"
             activity.end()
+        self._end_batches()
         self._keep_mark()
         status = status_of(error)
         self.run.end(self._fault or status if status == "FINISHED" else status)
@@ -166,9 +192,15 @@ class Session:
         """Take note of a call that will never end."""
         self._activity = None
         self._fault = status
+        self._end_batches()
         self._keep_mark()
         if not self._is_held:
             self.run.end(status)
+
+    def _end_batches(self) -> None:
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            batches.end()
 
     def _find_out_how_far(self, active: mlflow.ActiveRun | None) -> None:
         run_id = str(self.run.run_id)

@@ -1,21 +1,18 @@
-"""What the tests of trainings in this process share: a folder of their own, and a look at what has arrived."""
+"""What has arrived on the platform of what a test tracks in this process."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import mlflow
-import pytest
 import yaml
 
 import mantik
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from mantik.testing import FaultProxy, Platform
     from mantik.testing.holdings import Run
+
+__all__ = ["Arrived"]
 
 FLUSH_SECONDS = 60.0
 
@@ -67,15 +64,3 @@ class Arrived:
 
     def _wait(self) -> None:
         assert mantik.flush(FLUSH_SECONDS), mantik.receipt()
-
-
-@pytest.fixture
-def arrived(
-    tracked: FaultProxy, mantik_platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Arrived]:
-    """Track from a folder of one's own; no run and no experiment of MLflow stays active in this process."""
-    monkeypatch.chdir(tmp_path)
-    yield Arrived(mantik_platform, tracked)
-    while mlflow.active_run() is not None:
-        mlflow.end_run()
-    mlflow.tracking.fluent._active_experiment_id = None  # noqa: SLF001  # what MLflow has no function for
