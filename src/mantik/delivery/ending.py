@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mantik.delivery import aside
 from mantik.delivery.launcher import has_lost_a_worker
 from mantik.delivery.receipt import receipt_of
 from mantik.delivery.records import RunUpdate
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["begin_end", "close_all", "close_worker", "true_status", "undisturbed", "watch"]
 
 _logger = logging.getLogger(__name__)
+
+_ASIDE_SECONDS = 300.0
+"""How long the end of a process waits for work beside the training that is not on disk yet."""
 
 _SIGNAL_SECONDS = 5.0
 """How long SIGTERM waits for delivery: batch systems kill some 30 seconds after it."""
@@ -119,13 +123,16 @@ def begin_end() -> None:
 
 
 def close_all(flush: Callable[[Outbox, float], bool] | None = None) -> None:
-    """Deliver what is left, within `MANTIK_EXIT_TIMEOUT` for all together, and print the receipts.
+    """Finish what is done beside the training, deliver what is left, and print the receipts.
+
+    Delivery gets `MANTIK_EXIT_TIMEOUT` for all together.
 
     For the end of the process; what is written later goes into new folders.
 
     Args:
         flush: Waits for an outbox's delivery for a time in seconds, perhaps showing how it goes.
     """
+    aside.close(_ASIDE_SECONDS if _reason.signalled is None else _SIGNAL_SECONDS)
     deadline: float | None = None
     # Twice, because another thread may have logged, into a new folder, while the first ones were closed.
     for outbox in (one for _ in range(2) for one in all_outboxes()):

@@ -40,11 +40,9 @@ def build_store(store_uri: str, artifact_uri: str | None = None, **_: Any) -> Re
 def _deliver_the_rest() -> None:
     registry = sys.modules.get("mantik.delivery.registry")
     if registry is not None and registry.all_outboxes():
-        from mantik.delivery import aside
         from mantik.delivery.ending import close_all
         from mantik.plugins.progress import flush_visibly
 
-        aside.close(max(outbox.exit_timeout for outbox in registry.all_outboxes()))
         close_all(flush_visibly)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Subclassed", "classes", "fit", "net"]
 
@@ -28,7 +31,7 @@ def net(outputs: int = 3, loss: str = "sparse_categorical_crossentropy", **optio
 
 
 def fit(
-    callbacks: list[keras.callbacks.Callback],
+    callbacks: Sequence[keras.callbacks.Callback],
     model: keras.Model | None = None,
     **options: Any,  # noqa: ANN401
 ) -> keras.callbacks.History:

@@ -96,6 +96,17 @@ def test_an_end_in_the_middle_of_an_epoch(
         assert steps(mantik_platform, training.run_id, "batch/loss") == [0, 1, 2, 3]
 
 
+def test_sigterm_without_a_platform(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:
+    """Where nothing is delivered, SIGTERM ends a process there and then, and still no batch is lost."""
+    settings = {**mantik_platform.environment(), "MANTIK_MODE": "offline"}
+    code = AT_BATCH + "fit(net(), [MantikCallback('cut-off', log_freq='batch'), AtBatch(send(signal.SIGTERM))])"
+    torch_trainings.run(code, settings, tmp_path, exit_code=-signal.SIGTERM)
+    sync(mantik_platform.environment(), tmp_path)
+    (run,) = mantik_platform.read_back.runs("cut-off")
+    assert run.status == "KILLED"
+    assert steps(mantik_platform, run.run_id, "batch/loss") == [0, 1, 2, 3]
+
+
 def test_strict_tracking_waits_for_nothing(
     torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path
 ) -> None:

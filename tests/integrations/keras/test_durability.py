@@ -71,17 +71,24 @@ def test_a_platform_that_is_away_in_the_middle(
     assert_whole(mantik_platform, training.run_id, said(training)["loss"])
 
 
-def test_a_login_that_is_refused_after_the_first_epochs(
+@pytest.fixture(params=[401, 503])
+def refusal(request: pytest.FixtureRequest) -> Status:
+    """Refuse a login, or everything for a while."""
+    return Status(request.param)
+
+
+def test_a_platform_that_refuses_after_the_first_epochs(  # noqa: PLR0913, PLR0917  # fixtures
     torch_trainings: KerasTrainings,
     mantik_platform: Platform,
     proxy: FaultProxy,
     settings: dict[str, str],
+    refusal: Status,
     tmp_path: Path,
 ) -> None:
-    """401 for everything from the second epoch on, to the end: the fit goes on, and a sync brings what waits."""
+    """401 or 503 for everything from the second epoch on, to the end: the fit goes on, and a sync brings the rest."""
     training = torch_trainings.start(TRAINING, {**settings, "MANTIK_EXIT_TIMEOUT": "1"}, tmp_path)
     training.reach("first")
-    proxy.fault(Status(401))
+    proxy.fault(refusal)
     training.go_on("first")
     training.go_on("second")
     training.end()

@@ -137,3 +137,16 @@ def test_autologging(arrived: Arrived) -> None:
     assert not [name for name in run.metrics if name.startswith("validation_")]
     assert run.params["batch_size"] == "4"
     assert "mantik.param_drift" not in run.tags
+
+
+def test_a_tuple_of_callbacks(arrived: Arrived) -> None:
+    """Callbacks may be a tuple: with it MLflow's autologging records no metrics, and the callback does."""
+    callback = MantikCallback()
+    mantik.autolog(log_models=False, silent=True)
+    try:
+        fit((callback, keras.callbacks.TerminateOnNaN()), epochs=2)
+    finally:
+        mantik.autolog(disable=True)
+    run = arrived.run(callback.run_id)
+    assert (run.status, run.params["batch_size"]) == ("FINISHED", "4")
+    assert arrived.steps(callback.run_id, "loss") == [0, 1]

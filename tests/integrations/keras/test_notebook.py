@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
-
-import pytest
 
 from tests.integrations.keras.trainings import said
 from tests.integrations.trainings import ended
@@ -17,7 +14,6 @@ if TYPE_CHECKING:
     from tests.integrations.keras.trainings import KerasTrainings
 
 
-@pytest.mark.skipif(find_spec("IPython") is None, reason="no IPython here")
 def test_cells(torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path) -> None:
     """A cell that fails or is interrupted has the run's status at its end, and the next cell goes on with the run."""
     code = """

@@ -180,6 +180,11 @@ class Trials:
         self.work()
         return self.arrived.run(self.run_id).metrics
 
+    def tags(self) -> dict[str, str]:
+        """Return the tags of the last run."""
+        self.work()
+        return self.arrived.run(self.run_id).tags
+
     def points(self, name: str) -> list[tuple[int, float]]:
         """Return the points of a metric of the last run."""
         self.work()

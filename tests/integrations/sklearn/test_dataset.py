@@ -32,8 +32,8 @@ FRAME = pd.DataFrame(X, columns=["a", "b", "c"])
 
 
 @pytest.fixture
-def run_id(arrived: Arrived, tmp_path: Path) -> str:  # noqa: ARG001  # it tracks
-    """Return the id of a run that has ended, in an experiment of its own: of data that it has a platform keeps the first."""
+def run_id(arrived: Arrived, tmp_path: Path) -> str:
+    """Return the id of an ended run in an experiment of its own, as of the same data an experiment keeps the first."""
     client = mlflow.MlflowClient()
     run_id: str = client.create_run(client.create_experiment(str(tmp_path))).info.run_id
     client.set_terminated(run_id)
@@ -73,9 +73,11 @@ class Peculiar:
     """Data of a library that nobody knows."""
 
     def __len__(self) -> int:
+        """There are some."""
         return 50
 
     def __array__(self, *_: Any, **__: Any) -> Any:
+        """They cannot be had."""
         raise TypeError("not an array")
 
 

@@ -17,6 +17,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
+from sklearn.metrics import silhouette_score
 from sklearn.model_selection import (
     GridSearchCV,
     cross_val_score,
@@ -89,9 +90,7 @@ def test_a_fit_is_a_run(arrived: Arrived, autologging: Callable[..., None]) -> N
     assert 0.5 < run.metrics["training_roc_auc"] <= 1
     assert run.metrics["fit_time"] > 0
     files = arrived.artifacts(run.run_id)
-    assert {"estimator.html", "training_confusion_matrix.png", "training_roc_curve.png", "coefficients.png"} <= {
-        *files
-    }
+    assert {"estimator.html", "training_confusion_matrix.png", "training_roc_curve.png", "coefficients.png"} <= {*files}
     loaded = mlflow.sklearn.load_model(f"runs:/{run.run_id}/model")
     assert loaded.predict(X).tolist() == model.predict(X).tolist()
 
@@ -222,7 +221,7 @@ def test_mlflows_own_autologging_wins_where_it_is_switched_on_later(
 
 
 def test_batches(arrived: Arrived, autologging: Callable[..., None]) -> None:
-    """All calls of `partial_fit` of an estimator in a run make a point each, and the model is kept when the run ends."""
+    """All calls of `partial_fit` of an estimator in a run make a point each; the model is kept at its end."""
     autologging()
     model = SGDClassifier(loss="log_loss", random_state=0)
     with mlflow.start_run() as active:
@@ -286,7 +285,7 @@ def test_workers_record_nothing(arrived: Arrived, autologging: Callable[..., Non
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_batches_in_workers(arrived: Arrived, autologging: Callable[..., None], backend: str) -> None:
-    """`partial_fit` that a learning curve calls in its workers is the curve's, and one of the user's own is a run."""
+    """What a learning curve calls in its workers is the curve's, and a `partial_fit` of the user's is a run."""
     from joblib import parallel_config
 
     autologging(log_plots=False, log_models=False)
@@ -384,3 +383,12 @@ def test_nothing_is_said(
     assert len(output.out.splitlines()) == 2
     assert [str(warning.message) for warning in recwarn] == []
     del arrived
+
+
+def test_metrics_of_clusters(arrived: Arrived, autologging: Callable[..., None]) -> None:
+    """A metric of the labels that `fit_predict` returned is recorded, also when the estimator is gone."""
+    autologging(log_plots=False, log_models=False)
+    labels = MiniBatchKMeans(3, random_state=0).fit_predict(X)
+    score = silhouette_score(X, labels)
+    (run,) = runs_of(arrived)
+    assert run.metrics["silhouette_score_X"] == score

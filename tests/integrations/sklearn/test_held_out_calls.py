@@ -410,6 +410,20 @@ def test_without_targets(trials: Trials) -> None:
     assert trials.info()["silhouette_score_X_new"] == "silhouette_score(X=X_new, labels=<ndarray>)"
 
 
+def test_large_data(trials: Trials) -> None:
+    """Of large data some rows are evaluated, with what the estimator says of those, and the run says how many."""
+    model = LogisticRegression().fit(classes(seed=0)[0].repeat(10, axis=1), classes(seed=0)[1])
+    held_out = trials.held_out(model, log_plots=False, log_datasets=False)
+    features, y_test = classes(300_000)
+    X_test = features.repeat(10, axis=1)  # noqa: N806
+    accuracy = measure(accuracy_score, y_test, predict(held_out, model, X_test))
+    found = trials.metrics()
+    kept, _, rows = trials.tags()["mantik.evaluated_rows.X_test"].partition(" of ")
+    assert (found["accuracy_score_X_test"], rows) == (accuracy, "300000")
+    assert found["score_X_test"] == pytest.approx(accuracy, abs=0.01)
+    assert 200_000 < int(kept) < 300_000
+
+
 def test_many_data(trials: Trials) -> None:
     """Ten data sets of a fit are evaluated, equal ones once; of others only what is asked for is recorded."""
     model, training = fitted()

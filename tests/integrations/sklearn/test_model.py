@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -18,18 +18,19 @@ import scipy.sparse as sp
 import xgboost
 import yaml
 from lightgbm import LGBMClassifier
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.cluster import DBSCAN
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import mantik
+from mantik.delivery.ids import operation_of
 from mantik.integrations.sklearn.data import Data
 from mantik.integrations.sklearn.model import log_model
 from mantik.integrations.sklearn.options import Options
@@ -38,6 +39,7 @@ from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from mantik.testing import Platform
     from mantik.testing.holdings import LoggedModel
@@ -57,7 +59,7 @@ LABELS = np.arange(40) % 2
 
 
 @pytest.fixture
-def ended(arrived: Arrived) -> str:  # noqa: ARG001  # it tracks
+def ended(arrived: Arrived) -> str:
     """Return the id of a run that has ended."""
     with mlflow.start_run() as run:
         pass
@@ -100,9 +102,9 @@ def pipeline() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression())
 
 
-def by_kind() -> Any:
-    """Return a pipeline that takes a frame with texts and categories."""
-    return make_pipeline(make_column_transformer((OneHotEncoder(), ["colour", "shape"])), LogisticRegression())
+def of_texts() -> Any:
+    """Return a pipeline that takes texts."""
+    return make_pipeline(TfidfVectorizer(), LogisticRegression())
 
 
 def tensor(kind: str, *shape: int) -> list[dict[str, Any]]:
@@ -115,93 +117,54 @@ def columns(**kinds: str) -> list[dict[str, Any]]:
     return [{"type": kind, "name": name, "required": True} for name, kind in kinds.items()]
 
 
-@pytest.mark.parametrize(
-    ("make", "features", "targets", "served", "inputs", "form"),
-    [
-        pytest.param(pipeline, X, Y, X, tensor("float64", 30), "skops", id="array"),
-        pytest.param(pipeline, FRAME, Y, FRAME, columns(**dict.fromkeys(FRAME.columns, "double")), "skops", id="frame"),
-        pytest.param(
-            by_kind,
-            KINDS,
-            LABELS,
-            KINDS,
-            columns(size="long", colour="string", shape="any"),
-            "skops",
-            id="frame of texts and categories",
-        ),
-        pytest.param(
-            LogisticRegression, sp.csr_matrix(X), Y, sp.csr_matrix(X), tensor("float64", 30), "skops", id="csr_matrix"
-        ),
-        pytest.param(
-            LogisticRegression, sp.csr_array(X), Y, sp.csr_matrix(X), tensor("float64", 30), "skops", id="csr_array"
-        ),
-        pytest.param(
-            LogisticRegression, sp.coo_matrix(X), Y, sp.csr_matrix(X), tensor("float64", 30), "skops", id="coo_matrix"
-        ),
-        pytest.param(LogisticRegression, X.tolist(), Y, X, tensor("float64", 30), "skops", id="list of rows"),
-        pytest.param(
-            lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()),
-            TEXTS,
-            LABELS,
-            np.array(TEXTS, dtype=object),
-            tensor("object"),
-            "skops",
-            id="list of texts",
-        ),
-        pytest.param(
-            lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()),
-            pd.Series(TEXTS, name="text"),
-            LABELS,
-            pd.Series(TEXTS, name="text"),
-            tensor("object"),
-            "skops",
-            id="series of texts",
-        ),
-        pytest.param(
-            lambda: make_pipeline(OneHotEncoder(), LogisticRegression()),
-            KINDS[["colour", "shape"]].to_numpy(dtype=str),
-            LABELS,
-            KINDS[["colour", "shape"]].to_numpy(dtype=str),
-            tensor("str", 2),
-            "skops",
-            id="array of texts",
-        ),
-        pytest.param(
-            lambda: RandomForestClassifier(5),
-            X,
-            Y,
-            X,
-            tensor("float64", 30),
-            "cloudpickle",
-            id="types skops does not trust",
-        ),
-        pytest.param(
-            lambda: xgboost.XGBClassifier(n_estimators=2), X, Y, X, tensor("float64", 30), "cloudpickle", id="xgboost"
-        ),
-        pytest.param(
-            lambda: LGBMClassifier(n_estimators=2, verbose=-1),
-            X,
-            Y,
-            X,
-            tensor("float64", 30),
-            "cloudpickle",
-            id="lightgbm",
-        ),
-    ],
-)
-def test_it_loads_back(
-    make: Callable[[], Any],
-    features: Any,
-    targets: Any,
-    served: Any,
-    inputs: list[dict[str, Any]],
-    form: str,
-    ended: str,
-    arrived: Arrived,
-) -> None:
+@dataclass(frozen=True)
+class Case:
+    """A training, and what is expected of its model: what it takes, and the format of its file."""
+
+    name: str
+    estimator: Any
+    features: Any
+    targets: Any
+    inputs: list[dict[str, Any]]
+    form: str = "skops"
+    served: Any = None
+    """The features in the form in which MLflow takes them, where it does not take theirs."""
+
+
+CASES = [
+    Case("array", pipeline(), X, Y, tensor("float64", 30)),
+    Case("frame", pipeline(), FRAME, Y, columns(**dict.fromkeys(FRAME.columns, "double"))),
+    Case(
+        "frame of texts and categories",
+        make_pipeline(make_column_transformer((OneHotEncoder(), ["colour", "shape"])), LogisticRegression()),
+        KINDS,
+        LABELS,
+        columns(size="long", colour="string", shape="any"),
+    ),
+    Case("csr_matrix", RidgeClassifier(), sp.csr_matrix(X), Y, tensor("float64", 30)),
+    Case("csr_array", RidgeClassifier(), sp.csr_array(X), Y, tensor("float64", 30), served=sp.csr_matrix(X)),
+    Case("coo_matrix", RidgeClassifier(), sp.coo_matrix(X), Y, tensor("float64", 30), served=sp.csr_matrix(X)),
+    Case("list of rows", RidgeClassifier(), X.tolist(), Y, tensor("float64", 30), served=X),
+    Case("list of texts", of_texts(), TEXTS, LABELS, tensor("object"), served=np.array(TEXTS, dtype=object)),
+    Case("series of texts", of_texts(), pd.Series(TEXTS, name="text"), LABELS, tensor("object")),
+    Case(
+        "array of texts",
+        make_pipeline(OneHotEncoder(), LogisticRegression()),
+        KINDS[["colour", "shape"]].to_numpy(dtype=str),
+        LABELS,
+        tensor("str", 2),
+    ),
+    Case("types skops does not trust", RandomForestClassifier(5), X, Y, tensor("float64", 30), "cloudpickle"),
+    Case("xgboost", xgboost.XGBClassifier(n_estimators=2), X, Y, tensor("float64", 30), "cloudpickle"),
+    Case("lightgbm", LGBMClassifier(n_estimators=2, verbose=-1), X, Y, tensor("float64", 30), "cloudpickle"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_loads_back(case: Case, ended: str, arrived: Arrived) -> None:
     """The model of an ended run is found by run and name, predicts the same in both flavors, and says what it takes."""
-    estimator = make().fit(features, targets)
-    model_id = log(estimator, features, ended, params={"C": "1.0"})
+    estimator = clone(case.estimator).fit(case.features, case.targets)
+    model_id = log(estimator, case.features, ended, params={"C": "1.0"})
     (model,) = models(arrived, ended)
     assert (model.model_id, model.name, model.status) == (model_id, "model", "LOGGED_MODEL_READY")
     assert model.params == {"C": "1.0"}
@@ -209,13 +172,13 @@ def test_it_loads_back(
     assert arrived.run(ended).status == "FINISHED"
     (output,) = mlflow.MlflowClient().get_run(ended).outputs.model_outputs
     assert output.model_id == model_id
-    expected = estimator.predict(features)
-    assert np.array_equal(mlflow.sklearn.load_model(f"runs:/{ended}/model").predict(features), expected)
+    expected = estimator.predict(case.features)
+    assert np.array_equal(mlflow.sklearn.load_model(f"runs:/{ended}/model").predict(case.features), expected)
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
-    assert np.array_equal(loaded.predict(served), expected)
-    assert loaded.metadata.signature.inputs.to_dict() == inputs
+    assert np.array_equal(loaded.predict(case.features if case.served is None else case.served), expected)
+    assert loaded.metadata.signature.inputs.to_dict() == case.inputs
     assert loaded.metadata.run_id == ended
-    assert written_with(ended) == form
+    assert written_with(ended) == case.form
 
 
 def test_another_active_run(ended: str, arrived: Arrived) -> None:
@@ -230,7 +193,7 @@ def test_another_active_run(ended: str, arrived: Arrived) -> None:
 
 
 def test_a_later_fit(ended: str, arrived: Arrived) -> None:
-    """A name with a slash, as that of a later fit of a run, is one that MLflow 3 allows, and params of any length are."""
+    """The name of a later fit of a run becomes one that MLflow 3 allows, and so do params of any name and length."""
     log(pipeline().fit(X, Y), X, ended, "LogisticRegression-2/model", {"a" * 300: "b" * 10_000, "c@d": "e"})
     (model,) = models(arrived, ended)
     assert model.name == "LogisticRegression-2-model"
@@ -265,10 +228,10 @@ def test_what_is_not_asked_for(ended: str) -> None:
 @pytest.mark.parametrize("features", [X, FRAME, sp.csr_matrix(X), X.tolist()], ids=["array", "frame", "sparse", "list"])
 def test_an_example(features: Any, ended: str) -> None:
     """The example is the first five samples, and the model predicts for it what it does for them."""
-    model = LogisticRegression(max_iter=10).fit(features, Y)
+    model = RidgeClassifier().fit(features, Y)
     model_id = log(model, features, ended, log_input_examples=True)
     loaded = mlflow.pyfunc.load_model(f"models:/{model_id}")
-    assert np.array_equal(loaded.predict(loaded.input_example), model.predict(X)[:5])
+    assert np.array_equal(loaded.predict(loaded.input_example), model.predict(features)[:5])
 
 
 def test_transformers_and_others(ended: str, arrived: Arrived) -> None:
@@ -363,7 +326,8 @@ def test_files_that_cannot_be_kept(
 
 
 SILENT = """
-import logging, sys, threading, warnings
+import threading, warnings
+from mantik.delivery.ids import operation_of
 from mantik.integrations.sklearn.data import Data
 from mantik.integrations.sklearn.dataset import log_dataset
 from mantik.integrations.sklearn.model import log_model
@@ -372,15 +336,16 @@ import mantik, mlflow
 import numpy as np, pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
-warnings.simplefilter(sys.argv[1] if len(sys.argv) > 1 else "always")
+warnings.simplefilter("ACTION")
 mantik.init_tracking()
 run_id = mlflow.MlflowClient().create_run("0").info.run_id
 X, y = pd.DataFrame({"whole": np.arange(40), "text": ["1", "2"] * 20}), np.arange(40) % 2
 data = Data(X, y, rows=40, kept=40)
 
 def work():
-    print(log_model(RandomForestClassifier(2, n_jobs=2).fit(X, y), data, run_id, "model", Options(log_input_examples=True), {}) is None)
-    print(log_model(StandardScaler().fit(X), data, run_id, "scaler", Options(), {}) is None)
+    for estimator in RandomForestClassifier(2, n_jobs=2), StandardScaler():
+        options = Options(log_input_examples=True)
+        print(log_model(estimator.fit(X, y), data, run_id, type(estimator).__name__, options, {}) is None)
     log_dataset(data, run_id, "train", mlflow.MlflowClient())
 
 thread = threading.Thread(target=work)
@@ -393,9 +358,7 @@ thread.join()
 def test_nothing_is_said(action: str, mantik_platform: Platform, tmp_path: Path) -> None:
     """MLflow's remarks about pickle, integers and a missing function reach nobody, and are no errors either."""
     environment = clean_environment(mantik_platform.environment(), tmp_path)
-    output = run_script(
-        SILENT.replace('sys.argv[1] if len(sys.argv) > 1 else "always"', repr(action)), environment, tmp_path
-    )
+    output = run_script(SILENT.replace("ACTION", action), environment, tmp_path)
     lines = [line for line in output.splitlines() if not line.startswith(("mantik: run", "  http"))]
     assert lines == ["False", "False"]
 
@@ -426,6 +389,7 @@ class Odd(ClassifierMixin, BaseEstimator):
 LOG = """
 import mantik, mlflow
 import numpy as np
+from mantik.delivery.ids import operation_of
 from mantik.integrations.sklearn.data import Data
 from mantik.integrations.sklearn.model import log_model
 from mantik.integrations.sklearn.options import Options
@@ -447,7 +411,12 @@ mantik.init_tracking()
 X = np.arange(40)[:, None]
 print("LOADED", mlflow.sklearn.load_model("runs:/{run_id}/model").predict(X).tolist())
 print("SERVED", mlflow.pyfunc.load_model("runs:/{run_id}/model").predict(X).tolist())
+print(open(mlflow.artifacts.download_artifacts("runs:/{run_id}/model/requirements.txt")).read().split())
+print(mlflow.models.get_model_info("runs:/{run_id}/model").metadata)
 """
+
+
+SYNC = "import sys; from mantik.cli import main; sys.argv = ['mantik', 'sync']; main()"
 
 
 def logged_by(code: str, environment: Mapping[str, str], folder: Path) -> tuple[str, str, str]:
@@ -473,18 +442,9 @@ def test_classes_of_ones_own_load_elsewhere(place: str, mantik_platform: Platfor
     loaded = run_script(LOAD.format(run_id=run_id), environment, there)
     assert f"LOADED {predictions}" in loaded
     assert f"SERVED {predictions}" in loaded
-    experiment = mantik_platform.read_back.run(run_id).experiment_id
-    (model,) = [one for one in mantik_platform.read_back.logged_models(experiment) if one.source_run_id == run_id]
-    code = f"""
-        import mantik, mlflow
-        mantik.init_tracking()
-        print(open(mlflow.artifacts.download_artifacts("models:/{model.model_id}/requirements.txt")).read().split())
-        print(mlflow.models.get_model_info("models:/{model.model_id}").metadata)
-    """
-    required = run_script(code, environment, there)
-    assert "PyYAML==" in required
+    assert "PyYAML==" in loaded
     reason = "{'mantik.unpublished_modules': {'oddities': 'not installed, but found on the path'}}"
-    assert (reason in required) == (place == "module")
+    assert (reason in loaded) == (place == "module")
 
 
 def test_a_module_that_cannot_travel(mantik_platform: Platform, tmp_path: Path) -> None:
@@ -503,13 +463,13 @@ def test_without_the_platform(mantik_platform: Platform, tmp_path: Path) -> None
 assert (mlflow.sklearn.load_model(f"runs:/{{run_id}}/model").predict(X) == estimator.predict(X)).all()
 """
     local, predictions, _ = logged_by(code, {**environment, "MANTIK_MODE": "offline"}, tmp_path)
-    output = run_script("from mantik.cli import main; main(['sync'])", environment, tmp_path)
-    (run,) = [run for run in mantik_platform.read_back.runs("0") if run.tags.get("mantik.local_run_id") == local]
+    output = run_script(SYNC, environment, tmp_path)
+    (run,) = [run for run in mantik_platform.read_back.runs("0") if run.tags.get("mantik.op_id") == operation_of(local)]
     assert f"LOADED {predictions}" in run_script(LOAD.format(run_id=run.run_id), environment, tmp_path), output
 
 
 def test_requirements_of_what_is_inside() -> None:
-    """What an estimator needs is found in its steps, functions and data, at any depth, and pinned as it is installed."""
+    """What an estimator needs is found in its steps, functions and data, at any depth, and is pinned."""
     deep = make_pipeline(FunctionTransformer(yaml.safe_load), xgboost.XGBClassifier())
     names = [requirement.partition("==")[0] for requirement in requirements_of(deep, features=FRAME)]
     assert names == ["mlflow", "scikit-learn", "numpy", "scipy", "cloudpickle", "pandas", "xgboost-cpu", "PyYAML"]

@@ -37,9 +37,11 @@ class Unwilling(BaseEstimator):
         self.more = more
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002  # as scikit-learn has it
+        """Refuse."""
         raise RuntimeError(f"ask somebody else ({deep})")
 
     def __repr__(self, *_: Any, **__: Any) -> str:
+        """Refuse."""
         raise RuntimeError("unprintable")
 
 

@@ -123,7 +123,7 @@ def test_comprehensions() -> None:
     assert [name_of(X) for X in (X_test, X_val)] == ["X_test", "X_val"]
     assert {at: name_of(X_test) for at in range(1)} == {0: "X_test"}
     assert list(name_of(X) for X in (X_test, X_val)) == ["X_test", "X_val"]  # noqa: C400
-    assert [name_of(X) for X in (X_test[:1], X_global)] == ["X", "X_global"]
+    assert [name_of(X) for X in (X_test[:1],)] == ["X"]
 
 
 def test_attributes_and_keys() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class _Growing:
     rows: int = 0
     last: Data | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    pid: int = field(default_factory=os.getpid)
 
 
 class Batches:
@@ -138,7 +140,8 @@ class Batches:
 
     def _end(self, key: int) -> None:
         growing = self._growing.pop(key, None)
-        if growing is None:
+        if growing is None or growing.pid != os.getpid():
+            # The one of a process that was forked is its parent's to end.
             return
         with extra("The end of a fit in batches is not recorded", strict=False):
             growing.fit.data, growing.fit.step = growing.last, growing.calls

@@ -82,7 +82,8 @@ class Data:
 
     def head(self, rows: int) -> Any:  # noqa: ANN401  # whatever the features are
         """Return the first samples' features, in the type that they have."""
-        return _taken(self.features, np.arange(min(rows, self.rows if self.rows is not None else rows)))
+        there = [count for count in (self.rows, self.kept) if count is not None]
+        return _taken(self.features, np.arange(min([rows, *there])))
 
     def _at(self, chosen: Any) -> Data:  # noqa: ANN401  # numpy's array of row numbers
         """Return some of the samples."""

@@ -8,8 +8,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
-import scipy.sparse as sp  # type: ignore[import-untyped]
+import pandas as pd
+import scipy.sparse as sp
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.digest_utils import compute_numpy_digest
 from mlflow.data.numpy_dataset import from_numpy

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import mlflow
 import mlflow.sklearn
 from mlflow.exceptions import MlflowException
@@ -198,6 +198,7 @@ def _save(estimator: BaseEstimator, data: Data, options: Options, folder: Path) 
     if _may_be_skops(modules, saved[0]):
         # MLflow reads back what it writes with skops, and trusts nothing then but what skops does by itself.
         with contextlib.suppress(MlflowException):
+            _import_skops()
             saved = save("skops", "skops")
     return saved
 
@@ -240,3 +241,20 @@ def _may_be_skops(modules: Iterable[str], saved: Path) -> bool:
     if "skops" not in getattr(mlflow.sklearn, "SUPPORTED_SERIALIZATION_FORMATS", ()) or find_spec("skops") is None:
         return False
     return _TRUSTED.issuperset(modules) and (saved / "model.pkl").stat().st_size <= _MOST_SKOPS_BYTES
+
+
+def _import_skops() -> None:
+    """Import skops, which looks through all packages of scikit-learn, and so would import torch where it is installed.
+
+    That takes seconds and hundreds of megabytes. Who computes with torch has imported it before.
+    """
+    name = "sklearn.externals.array_api_compat.torch"
+    is_kept_out = "torch" not in sys.modules and name not in sys.modules
+    if is_kept_out:
+        # Python's own sign for a module that must not be imported.
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        import skops.io  # type: ignore[import-untyped]  # noqa: F401
+    finally:
+        if is_kept_out:
+            sys.modules.pop(name, None)

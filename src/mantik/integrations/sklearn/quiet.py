@@ -21,6 +21,9 @@ def quiet_here() -> Iterator[None]:
     `warnings.catch_warnings` would hush all threads, and undo what others of them have set meanwhile. This may be
     nested, and many threads may be in it at once; the last one leaves handlers, filters and `warnings.showwarning` as
     the first one found them.
+
+    Another thread that leaves `warnings.catch_warnings` puts back what was there when it entered it. If that was before
+    this block began, warnings of this thread are shown from then on, until it begins another block in this one.
     """
     here = threading.get_ident()
     with _lock:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd  # type: ignore[import-untyped]
-import scipy.sparse as sp  # type: ignore[import-untyped]
+import pandas as pd
+import scipy.sparse as sp
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, infer_signature, validate_schema
 from mlflow.types import ColSpec, Schema, TensorSpec

@@ -124,9 +124,8 @@ class Tracker:
             return self._validated(name, call, arguments, keywords)
         with silence():
             value = call(*arguments, **keywords)
-        if self._known:
-            with extra("A metric is not recorded", strict=False):
-                metric_called(name, call, arguments, keywords, value, caller())
+        with extra("A metric is not recorded", strict=False):
+            metric_called(name, call, arguments, keywords, value, caller())
         return value
 
     def _fitted(
@@ -156,6 +155,9 @@ class Tracker:
                 fit.record.metrics({"fit_time": seconds})
                 self._do(fit.job(result if call.__name__ == "fit_predict" else None))
                 self._know(estimator, place, data_of_call(call, arguments, keywords))
+                known = self._known.get(id(estimator))
+                if call.__name__ == "fit_predict" and known is not None:
+                    known.predicted("fit_predict", call, arguments, keywords, result, caller())
         return result
 
     def _fitted_further(
@@ -219,7 +221,12 @@ class Tracker:
                 self._do(
                     Job(
                         record.run_id,
-                        [(step, lambda: record_validation(name, estimator, bound, result, record))],
+                        [
+                            (
+                                step,
+                                lambda: record_validation(name, estimator, bound, result, record, options=self.options),
+                            )
+                        ],
                         touches=identities_of(estimator),
                     )
                 )

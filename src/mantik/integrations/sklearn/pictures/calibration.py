@@ -84,16 +84,18 @@ def _of_likeliest(evaluation: Evaluation) -> _Found | None:
         or probabilities.shape != (len(targets), len(labels))
     ):
         return None
-    known = ~is_missing(targets) & np.isfinite(probabilities).all(axis=1)
+    likeliest, highest = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    known = ~is_missing(targets) & np.isfinite(highest)
     weights = weights_of(evaluation)
-    outcome = outcome_of(targets[known], targets[known], labels, None if weights is None else weights[known])
+    if weights is not None:
+        known &= weights > 0
+    outcome = outcome_of(targets[known], targets[known], labels, None)
     if outcome is None:
         return None
-    likeliest = probabilities[known].argmax(axis=1)
     return (
-        probabilities[known].max(axis=1),
-        outcome.true == likeliest,
-        outcome.weights,
+        highest[known],
+        outcome.true == likeliest[known],
+        None if weights is None else weights[known],
         "Predicted probability of the likeliest class",
         "Share that is of that class",
         "",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.sparse
 import sklearn.metrics
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.sparse
 from sklearn.pipeline import Pipeline
 
 from mantik.integrations.sklearn.evaluation import attempted
@@ -44,7 +44,9 @@ class Core:
     def coefficients(self) -> np.ndarray | None:
         """What it multiplies each feature by, of shape (classes or outputs, features); one row for two classes."""
         found = attempted(lambda: self.estimator.coef_)
-        if found is not None and scipy.sparse.issparse(found):
+        if found is None:
+            return None
+        if scipy.sparse.issparse(found):
             found = found.toarray()
         found = attempted(lambda: np.atleast_2d(np.asarray(found, dtype=float)))
         return found if found is not None and found.ndim == 2 and found.size else None  # noqa: PLR2004  # a matrix
@@ -71,10 +73,16 @@ def core_of(estimator: Any, names: Sequence[object] | None) -> Core:  # noqa: AN
         inner = next(
             (found for name in _INSIDE if (found := attempted(partial(getattr, estimator, name))) is not None), None
         )
-        if inner is None or core.importances is not None or core.coefficients is not None:
+        if inner is None or _tells(estimator):
             return core
         names = _selected(estimator, names)
         estimator = inner
+
+
+def _tells(estimator: Any) -> bool:  # noqa: ANN401
+    """Tell whether an estimator itself says something of features, without asking what, which may take long."""
+    held = vars(estimator) if hasattr(estimator, "__dict__") else {}
+    return any(name in held or hasattr(type(estimator), name) for name in ("feature_importances_", "coef_"))
 
 
 def _selected(estimator: Any, names: Sequence[object] | None) -> Sequence[object] | None:  # noqa: ANN401

@@ -23,7 +23,9 @@ _MOST_CELLS = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Classes that samples have and those they were taken for, as numbers. Rows without one of both are left out.
+    """Classes that samples have and those they were taken for, as numbers.
+
+    Rows without one of both, or without weight, are left out.
 
     Attributes:
         true: The place of each row's class in `names`.
@@ -95,6 +97,8 @@ def outcome_of(
     if targets is None or predictions is None or targets.ndim != 1 or targets.shape != predictions.shape:
         return None
     there = ~(is_missing(targets) | is_missing(predictions))
+    if weights is not None:
+        there &= weights > 0
     if not there.any():
         return None
     true_values, true = _distinct(targets[there])

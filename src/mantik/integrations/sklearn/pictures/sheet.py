@@ -186,8 +186,8 @@ def _write_headings(figure: Figure, title: str, subject: str, note: str) -> floa
     top = _EDGE
 
     def fits(text: str, size: float) -> bool:
-        drawn = figure.text(0, 0, text, fontsize=size, weight="bold" if size == LARGE else "normal")
-        _fix_text(drawn)
+        drawn = figure.text(0, 0, text, fontsize=size)
+        _fix_text(drawn, bold=size == LARGE)
         try:
             return bool(drawn.get_window_extent(renderer).width <= (width - 2 * _EDGE) * DPI)
         finally:
@@ -199,10 +199,7 @@ def _write_headings(figure: Figure, title: str, subject: str, note: str) -> floa
         while not fits(text, size):
             most -= 4
             text = short(text, most)
-        weight = "bold" if size == LARGE else "normal"
-        figure.text(
-            _EDGE / width, 1 - top / height, text, fontsize=size, color=color, weight=weight, va="top", ha="left"
-        )
+        figure.text(_EDGE / width, 1 - top / height, text, fontsize=size, color=color, va="top", ha="left")
         top += size * _LEADING / _POINTS
 
     put(title, LARGE, INK)
@@ -231,8 +228,7 @@ def _fix(figure: Figure) -> None:
         if isinstance(artist, Line2D):
             artist.set(solid_capstyle="projecting", dash_capstyle="butt")
         if isinstance(artist, Text):
-            _fix_text(artist)
-            artist.set_fontweight("bold" if artist in heading else "normal")
+            _fix_text(artist, bold=artist in heading)
             ground = artist.get_bbox_patch()
             if ground is not None:
                 _fix_stroke(ground)
@@ -252,11 +248,12 @@ def _fix_tick(tick: Tick, *, is_of_x: bool) -> None:
             text.set(ha="center", va=side) if is_of_x else text.set(ha=side, va="center")
 
 
-def _fix_text(text: Text) -> None:
+def _fix_text(text: Text, *, bold: bool = False) -> None:
     """Have a text drawn as it is: by matplotlib itself, and without taking ``$`` for mathematics."""
     text.set_usetex(False)
     text.set_parse_math(False)
     text.set_fontfamily(FAMILIES)
+    text.set_fontweight("bold" if bold else "normal")
     text.set_fontstyle("normal")
     text.set_fontvariant("normal")
     text.set_fontstretch("normal")
