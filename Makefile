@@ -37,8 +37,9 @@ test: $(VENV)/.ready-dev  ## run the test suite
 	@tools/ensure-slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, look for what is missing or twice
+torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, record every estimator as a whole
 	KILLS=200 $(BIN)/python -m pytest -q tests/durability/test_kills.py
+	WHOLE_ESTIMATORS=1 $(BIN)/python -m pytest -q --timeout=1200 tests/integrations/sklearn/test_estimators.py
 
 matrix: $(VENV)/.ready-dev  ## track between versions of MLflow: older clients, older servers
 	$(BIN)/python -m tests.matrix

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import random
 import warnings
@@ -39,6 +40,9 @@ LEFT_OUT = {
 RANDOM = np.random.default_rng(0)
 FEATURES = RANDOM.random((30, 3))
 TEXTS = ["red green", "green blue", "blue red grey"] * 10
+
+WHOLE = int(os.environ.get("WHOLE_ESTIMATORS", "10"))
+"""Of so many one is recorded with model and pictures; `make torture` records all so."""
 
 OUTCOMES = ("predict", "transform", "predict_proba", "decision_function", "score_samples")
 FITTED = ("labels_", "embedding_", "row_labels_", "rows_")
@@ -122,10 +126,11 @@ def test_every_estimator(arrived: Arrived, autologging: Callable[..., None], cap
         warnings.simplefilter("ignore")
         every = list(cases())
     expected = {case.name: case.fitted()[1] for case in every}
-    autologging(log_preprocessing=True)
     runs = {}
     with caplog.at_level(logging.WARNING):
-        for case in every:
+        for number, case in enumerate(every):
+            whole = number % WHOLE == 0
+            autologging(log_preprocessing=True, log_models=whole, log_plots=whole)
             model, outcome = case.fitted()
             wrong = [name for name, value in outcome.items() if not same(value, expected[case.name][name])]
             if wrong or outcome.keys() != expected[case.name].keys():

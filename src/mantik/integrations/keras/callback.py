@@ -70,8 +70,8 @@ class MantikCallback(RunMethods, keras.callbacks.Callback):  # type: ignore[misc
             so many. They are what Keras tells of a batch: means since the beginning of the epoch.
         initial_global_step: Number of the first batch. Default: 0, or where the run is already.
         log_params: Record optimizer, loss, metrics, ``fit`` and model as params, and all of it whole as
-            ``hparams.yaml``, ``model.json``, ``model_summary.txt`` and, where pydot and graphviz are installed,
-            ``model.png``.
+            ``hparams.yaml``, ``model.json``, ``model_summary.txt`` and, where pydot and graphviz are installed
+            and it has at most 100 layers, ``model.png``.
         log_model: Log the model after each ``fit`` as the MLflow model ``model``, which ``mlflow.keras.load_model``
             loads: as it is then (``True``), with the weights that ``EarlyStopping`` restores, or with those of the best
             epoch by `monitor` (``"best"``).

@@ -25,6 +25,9 @@ __all__ = ["architecture", "configuration", "draw", "optimizer_of", "params", "s
 
 _FIT_PARAMS = ("epochs", "validation_split", "validation_freq", "shuffle", "class_weight")
 _FIT_SETTINGS = (*_FIT_PARAMS, "initial_epoch", "steps_per_epoch", "validation_steps", "validation_batch_size")
+_MOST_LAYERS = 100
+"""A picture of more takes seconds before the training begins, and cannot be read."""
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -92,13 +95,17 @@ def architecture(model: Model) -> str:
 
 
 def draw(model: Model, writer: RunWriter) -> None:
-    """Keep a picture of a model, where the programs that draw it are installed."""
-    if find_spec("pydot") is None or shutil.which("dot") is None:
+    """Keep a picture of a model, where the programs that draw it are installed, and the model is not too large."""
+    if find_spec("pydot") is None or shutil.which("dot") is None or _layers(model) > _MOST_LAYERS:
         return
     with tempfile.TemporaryDirectory(prefix="mantik-") as folder:
         path = Path(folder, "model.png")
         keras.utils.plot_model(model, to_file=path, show_shapes=True, show_layer_names=True, expand_nested=True)
         writer.log_file(path, None)
+
+
+def _layers(model: Model) -> int:
+    return sum(1 + _layers(layer) for layer in getattr(model, "layers", ()))
 
 
 def _optimizer(config: Mapping[str, Any]) -> dict[str, Any]:

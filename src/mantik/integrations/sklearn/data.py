@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["TRAINING", "Data", "data_of_call"]
+__all__ = ["TRAINING", "Data", "data_of_call", "rows_of"]
 
 TRAINING = "training"
 """The name of the data that an estimator was fitted to."""
@@ -124,14 +124,15 @@ def data_of_call(method: Callable[..., Any], arguments: Sequence[Any], keywords:
         return None
     targets = next((values[name] for name in _TARGETS if values.get(name) is not None), None)
     features = values[names[0]]
-    rows = _rows_of(features)
+    rows = rows_of(features)
     return Data(features, targets, values.get("sample_weight"), TRAINING, rows, rows)
 
 
 _TARGETS = ("y", "Y", "y_true", "target", "targets", "labels")
 
 
-def _rows_of(values: Any) -> int | None:  # noqa: ANN401
+def rows_of(values: Any) -> int | None:  # noqa: ANN401
+    """Return how many samples something holds; None where they cannot be counted."""
     shape = getattr(values, "shape", None)
     if isinstance(shape, tuple) and shape:
         return int(shape[0])
@@ -154,7 +155,7 @@ def _bytes_of(values: Any) -> int:  # noqa: ANN401
     if callable(usage):
         used = usage()
         return int(used.sum() if hasattr(used, "sum") else used)
-    rows = _rows_of(values)
+    rows = rows_of(values)
     return 0 if rows is None else rows * 100
 
 

@@ -18,6 +18,8 @@ from mantik.integrations.sklearn.outputs import as_outputs, in_order, is_missing
 from mantik.integrations.sklearn.randomness import draws
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sklearn.base import BaseEstimator
 
 __all__ = ["Evaluation", "attempted", "last_of"]
@@ -59,6 +61,7 @@ class Evaluation:
         probabilities: Of shape (rows, classes), or (rows,) for the greater of two classes.
         decisions: Of shape (rows,) for two classes, or (rows, classes); more is more likely.
         kind: What the estimator is for; None: as it says.
+        labels: The classes, in the order of the columns of probabilities and decisions; None: as estimator or data say.
     """
 
     def __init__(  # noqa: PLR0913  # arrays of those who have no estimator
@@ -71,11 +74,13 @@ class Evaluation:
         probabilities: Any = None,  # noqa: ANN401
         decisions: Any = None,  # noqa: ANN401
         kind: Kind | None = None,
+        labels: Sequence[Any] | None = None,
     ) -> None:
         self.estimator = estimator
         self.data = data
         self.pos_label = pos_label
         self._kind = kind
+        self._labels = labels
         self._given = {"predict": predictions, "predict_proba": probabilities, "decision_function": decisions}
 
     @cached_property
@@ -146,6 +151,8 @@ class Evaluation:
             return []
         if self.is_multilabel or self.is_multioutput:
             return list(range(self._shape[1]))
+        if self._labels is not None:
+            return list(self._labels)
         classes = attempted(lambda: as_outputs(getattr(self.estimator, "classes_", None)))
         if classes is not None and classes.ndim == 1:
             return list(classes.tolist())

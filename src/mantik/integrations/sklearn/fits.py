@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mantik.integrations.sklearn.afterwards import Job
 from mantik.integrations.sklearn.candidates import is_search
 from mantik.integrations.sklearn.curves import curves_of
+from mantik.integrations.sklearn.data import TRAINING
 from mantik.integrations.sklearn.dataset import log_dataset
 from mantik.integrations.sklearn.evaluation import Evaluation
 from mantik.integrations.sklearn.metrics import metrics_of
@@ -67,20 +68,17 @@ class Fit:
         """Write down what ended it."""
         self.record.tags({"mantik.error": describe(error)})
 
-    def job(self, predictions: Any = None) -> Job:  # noqa: ANN401
-        """Return what is to be done now that it has returned.
-
-        Args:
-            predictions: What `fit_predict` returned.
-        """
+    def descriptions(self) -> list[tuple[str, Callable[[], None]]]:
+        """Return what there is to do for the fitted estimator itself: the steps of a `Job`."""
         name = type(self.estimator).__name__
         steps: list[tuple[str, Callable[[], None]]] = []
         data = self.data
         if data is not None and self.options.log_datasets:
+            context: Literal["train", "eval"] = "train" if data.name == TRAINING else "eval"
             steps.append(
                 (
                     f"The data of {name} are not described",
-                    lambda: log_dataset(data, self.record.run_id, "train", self.record.client),
+                    lambda: log_dataset(data, self.record.run_id, context, self.record.client),
                 )
             )
         if self.options.log_models and data is not None and not self.is_beside:
@@ -94,13 +92,24 @@ class Fit:
                 )
             )
         steps.append((f"{name} is not shown", lambda: self.record.text(html_of(self.estimator), "estimator.html")))
-        if data is not None:
-            steps.append((f"{name} is not evaluated", lambda: self._evaluate(data, predictions)))
         if self.options.log_plots:
             names = None if data is None else data.feature_names
             steps.append(
                 (f"{name} is not drawn", lambda: draw(pictures_of_estimator(self.estimator, names), self.record))
             )
+        return steps
+
+    def job(self, predictions: Any = None) -> Job:  # noqa: ANN401
+        """Return what is to be done now that it has returned.
+
+        Args:
+            predictions: What `fit_predict` returned.
+        """
+        steps = self.descriptions()
+        data = self.data
+        if data is not None:
+            what = f"{type(self.estimator).__name__} is not evaluated"
+            steps.append((what, lambda: self._evaluate(data, predictions)))
         return Job(
             self.record.run_id,
             steps,

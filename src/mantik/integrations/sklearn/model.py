@@ -19,6 +19,7 @@ import mlflow.sklearn
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+from mantik.integrations.sklearn.attempt import attempted
 from mantik.integrations.sklearn.quiet import quiet_here
 from mantik.integrations.sklearn.requirements import modules_of, requirements_of, unpublished
 from mantik.integrations.sklearn.signature import example_of, signature_of
@@ -170,8 +171,8 @@ def _save(estimator: BaseEstimator, data: Data, options: Options, folder: Path) 
     own = unpublished(modules)
     signature, example = None, None
     if options.log_model_signatures:
-        with extra(f"The model of {kind} has no signature", strict=False):
-            signature = signature_of(estimator, data)
+        # Of data that have none, such as ragged lists, nobody needs to be told.
+        signature = attempted(lambda: signature_of(estimator, data))
     if options.log_input_examples:
         with extra(f"The model of {kind} has no input example", strict=False):
             example = example_of(data)
@@ -196,8 +197,9 @@ def _save(estimator: BaseEstimator, data: Data, options: Options, folder: Path) 
         return _with_own(own, kind, save, form)
     saved = _with_own(own, kind, save, "cloudpickle")
     if _may_be_skops(modules, saved[0]):
-        # MLflow reads back what it writes with skops, and trusts nothing then but what skops does by itself.
-        with contextlib.suppress(MlflowException):
+        # MLflow reads back what it writes with skops, and trusts nothing then but what skops does by itself. Whatever
+        # is wrong with that or with skops, there is a model already.
+        with contextlib.suppress(Exception):
             _import_skops()
             saved = save("skops", "skops")
     return saved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import mlflow
 from mlflow.utils.mlflow_tags import MLFLOW_AUTOLOGGING
@@ -57,11 +57,10 @@ class Place:
 
 
 class Runs:
-    """Finds a place for calls. Any thread may call."""
+    """Finds a place for calls. Any thread may call. What is known of runs is the same for all of the process."""
 
-    def __init__(self) -> None:
-        self._books: dict[str, _Book] = {}
-        self._lock = threading.Lock()
+    _books: ClassVar[dict[str, _Book]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def place(self, name: str, options: Options, *, apart: bool = False) -> Place | None:
         """Join MLflow's active run or begin one; None where the options say that the active one is not to be joined.
@@ -78,6 +77,21 @@ class Runs:
             return Place(self._record(active, name, is_current=False, apart=apart), is_own=False)
         run = mlflow.start_run(tags=_tags(options))
         return Place(self._record(run, name, is_current=True), is_own=True)
+
+    def asked(self, name: str | None) -> Place:
+        """Join MLflow's active run or begin one for what the user asked to have recorded, without autologging.
+
+        Args:
+            name: As of `place`; None of what has names of its own, and takes none from others.
+        """
+        active = mlflow.active_run()
+        run = mlflow.start_run() if active is None else active
+        is_own = active is None
+        if name is not None:
+            return Place(self._record(run, name, is_current=is_own), is_own)
+        client = mlflow.MlflowClient()
+        book = self._book(client, run, is_current=is_own)
+        return Place(Record(run.info.run_id, run.info.experiment_id, "", client, book.writer, book.lock), is_own)
 
     def lasting(self, name: str, options: Options) -> Place | None:
         """As `place`, for a fit of several calls: a run of its own is not MLflow's active one between them."""
@@ -98,6 +112,15 @@ class Runs:
 
     def _record(self, run: Run, name: str, *, is_current: bool, apart: bool = False) -> Record:
         client = mlflow.MlflowClient()
+        book = self._book(client, run, is_current=is_current)
+        with self._lock:
+            is_plain = not apart and "" not in book.taken
+            if is_plain:
+                book.taken.append("")
+            prefix = "" if is_plain else _free(book.taken, name)
+        return Record(run.info.run_id, run.info.experiment_id, prefix, client, book.writer, book.lock)
+
+    def _book(self, client: mlflow.MlflowClient, run: Run, *, is_current: bool) -> _Book:
         run_id = run.info.run_id
         book = self._books.get(run_id)
         if book is None:
@@ -111,11 +134,7 @@ class Runs:
             book = self._books.setdefault(run_id, book)
             while len(self._books) > _MOST_KNOWN:
                 del self._books[next(iter(self._books))]
-            is_plain = not apart and "" not in book.taken
-            if is_plain:
-                book.taken.append("")
-            prefix = "" if is_plain else _free(book.taken, name)
-        return Record(run_id, run.info.experiment_id, prefix, client, book.writer, book.lock)
+        return book
 
 
 def mlflow_begun_by() -> str | None:
