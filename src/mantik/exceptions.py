@@ -5,13 +5,17 @@ The tree:
     MantikError
     ├── ConfigurationError (also ValueError)   a setting is malformed or contradicts another
     │   ├── MissingSettingsError               settings that are needed are not there
-    │   └── EndpointError                      a URL that must not receive credentials
+    │   ├── EndpointError                      a URL that must not receive credentials
+    │   └── ProjectError                       a project or a backend configuration cannot be submitted as it is
     ├── AuthenticationError                    the platform did not accept who we say we are
     │   ├── LoginRefusedError                  user name and password were refused
     │   └── LoginExpiredError                  the cached login is over and no password is at hand
     ├── PlatformError                          the platform did not do its part
     │   ├── PlatformUnreachableError           no answer: refused, timed out, no route, bad certificate
-    │   └── UnexpectedAnswerError              an answer that no platform gives: HTML, 404, a redirect
+    │   ├── UnexpectedAnswerError              an answer that no platform gives: HTML, 404, a redirect
+    │   └── ComputeBackendError                the compute backend refused a request
+    │       └── SubmissionError                it did not take a job
+    ├── JobTimeoutError (also TimeoutError)    a job has not ended in the time that somebody waits for it
     ├── InvalidValueError (also ValueError)    a value that was handed over to be logged cannot be logged
     └── MissingExtraError (also ModuleNotFoundError)   an optional package is not installed
 
@@ -23,9 +27,11 @@ from __future__ import annotations
 
 __all__ = [
     "AuthenticationError",
+    "ComputeBackendError",
     "ConfigurationError",
     "EndpointError",
     "InvalidValueError",
+    "JobTimeoutError",
     "LoginExpiredError",
     "LoginRefusedError",
     "MantikError",
@@ -33,6 +39,8 @@ __all__ = [
     "MissingSettingsError",
     "PlatformError",
     "PlatformUnreachableError",
+    "ProjectError",
+    "SubmissionError",
     "UnexpectedAnswerError",
 ]
 
@@ -60,6 +68,19 @@ class MissingSettingsError(ConfigurationError):
 
 class EndpointError(ConfigurationError):
     """A URL from the configuration that must not receive credentials."""
+
+
+class ProjectError(ConfigurationError):
+    """A project, its parameters or its backend configuration cannot be submitted as they are.
+
+    Attributes:
+        mistakes: What is wrong, each with its place, e.g. ``Resources.Runtime: '12hours' is no duration, …``.
+    """
+
+    def __init__(self, message: str, mistakes: tuple[str, ...] = ()) -> None:
+        """Keep the mistakes beside the text, which holds all of them."""
+        super().__init__(message)
+        self.mistakes = mistakes
 
 
 class AuthenticationError(MantikError):
@@ -102,6 +123,38 @@ class UnexpectedAnswerError(PlatformError):
         """Keep the URL and the status beside the text."""
         super().__init__(message, url)
         self.status = status
+
+
+class ComputeBackendError(PlatformError):
+    """The compute backend refused a request, or there is none.
+
+    Attributes:
+        status: The HTTP status code of the answer.
+        retry_after: After how many seconds to try again, where the service says so.
+    """
+
+    def __init__(self, message: str, url: str = "", status: int = 0, retry_after: float | None = None) -> None:
+        """Keep what is known beside the text."""
+        super().__init__(message, url)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class SubmissionError(ComputeBackendError):
+    """The compute backend did not take a job; nothing was submitted."""
+
+
+class JobTimeoutError(MantikError, TimeoutError):
+    """A job has not ended in the time that somebody waits for it; it goes on.
+
+    Attributes:
+        job_id: The job.
+    """
+
+    def __init__(self, message: str, job_id: str = "") -> None:
+        """Keep the job beside the text."""
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class InvalidValueError(MantikError, ValueError):

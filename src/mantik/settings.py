@@ -15,7 +15,7 @@ from mantik.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Job", "Mode", "Profile", "Settings", "torchrun_workers"]
+__all__ = ["Job", "Mode", "Profile", "Settings", "UnicoreLogin", "torchrun_workers"]
 
 Mode: TypeAlias = Literal["online", "offline", "disabled"]
 
@@ -206,6 +206,36 @@ class Job:
             cluster=_text(environ, "SLURM_CLUSTER_NAME") or "",
             restart=int(restart) if restart.isdecimal() else 0,
             part=f"{_text(environ, 'SLURM_STEP_ID') or 'batch'}.{_text(environ, 'SLURM_PROCID') or '0'}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UnicoreLogin:
+    """The login at a computing centre that early platforms pass on with a job; ``mantik server`` has no use for it.
+
+    Attributes:
+        username: ``MANTIK_UNICORE_USERNAME``.
+        password: ``MANTIK_UNICORE_PASSWORD``.
+        project: ``MANTIK_UNICORE_PROJECT``: the account that pays.
+    """
+
+    username: str = ""
+    password: Secret | None = None
+    project: str = ""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> UnicoreLogin:
+        """Read the login; empty where it is not set.
+
+        Args:
+            environ: What to read; by default the process's environment.
+        """
+        environ = os.environ if environ is None else environ
+        password = environ.get("MANTIK_UNICORE_PASSWORD")
+        return cls(
+            username=_text(environ, "MANTIK_UNICORE_USERNAME") or "",
+            password=Secret(password) if password else None,
+            project=_text(environ, "MANTIK_UNICORE_PROJECT") or "",
         )
 
 

@@ -99,17 +99,18 @@ def is_local(uri: str) -> bool:
     return uri.startswith(("/", "./", "../", "~", ".")) or Path(uri).exists() or "." not in uri.partition("/")[0]
 
 
-def normalise_tracking_uri(uri: str, *, allow_http: bool = False) -> str:
+def normalise_tracking_uri(uri: str, *, allow_http: bool = False, name: str = "MLFLOW_TRACKING_URI") -> str:
     """Check a platform's tracking URI and write it the one way: no trailing and no double slash, host in lower case.
 
     Args:
         uri: ``MLFLOW_TRACKING_URI`` as the user wrote it.
         allow_http: Whether http is allowed to hosts other than loopback.
+        name: What the user knows it as, for the error.
 
     Raises:
         EndpointError: The URI is none that a token may be sent to.
     """
-    return _normalised("MLFLOW_TRACKING_URI", uri, allow_http=allow_http)
+    return _normalised(name, uri, allow_http=allow_http)
 
 
 def token_endpoint(settings: Settings) -> TokenEndpoint:
@@ -145,17 +146,18 @@ def token_endpoint(settings: Settings) -> TokenEndpoint:
     )
 
 
-def platform_origin(uri: str, *, allow_http: bool = False) -> Origin:
+def platform_origin(uri: str, *, allow_http: bool = False, name: str = "MLFLOW_TRACKING_URI") -> Origin:
     """Return the origin of a platform's tracking URI, which has to pass the same checks as anywhere else.
 
     Args:
-        uri: The tracking URI.
+        uri: The tracking URI, or another URL of the platform.
         allow_http: Whether http is allowed to hosts other than loopback.
+        name: What the URL is called in a message.
 
     Raises:
         EndpointError: The URI is none that a token may be sent to.
     """
-    return _checked("MLFLOW_TRACKING_URI", uri, allow_http=allow_http)[1]
+    return _checked(name, uri, allow_http=allow_http)[1]
 
 
 def _normalised(name: str, url: str, *, allow_http: bool) -> str:

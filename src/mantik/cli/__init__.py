@@ -1,4 +1,4 @@
-"""The command line: ``mantik login``, ``logout``, ``status``, ``init``, ``sync``, ``spool``, ``server``."""
+"""The command line: ``mantik login``, ``logout``, ``status``, ``init``, ``sync``, ``spool``, ``runs``, ``server``."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ _COMMANDS = {
     "init": "mantik.cli.shell:init",
     "login": "mantik.cli.login:login",
     "logout": "mantik.cli.login:logout",
+    "runs": "mantik.cli.runs:runs",
     "server": "mantik.server.command:server",
     "spool": "mantik.cli.spool:spool",
     "status": "mantik.cli.status:status",

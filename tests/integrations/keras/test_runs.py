@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import mlflow
 import pytest
 
 from mantik import MantikCallback
-from mantik.testing import wait_until
+from mantik.testing import Status, wait_until
 from tests.integrations.keras.networks import classes, fit, net
 
 if TYPE_CHECKING:
@@ -123,6 +124,17 @@ def test_the_run_of_the_environment(arrived: Arrived, monkeypatch: pytest.Monkey
     fit([second], epochs=1)
     assert second.run_id == first.run_id
     assert [run.run_id for run in arrived.runs("environment")] == [first.run_id]
+
+
+def test_an_experiment_that_another_training_has_created(arrived: Arrived) -> None:
+    """Where two trainings begin at the same moment and create an experiment, both are in it."""
+    first, second = MantikCallback("created"), MantikCallback("created")
+    fit([first], epochs=1)
+    gone = json.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "not yet"})
+    asked = "/api/2.0/mlflow/experiments/get-by-name"
+    arrived.proxy.fault(Status(404, gone, headers={"Content-Type": "application/json"}), path=asked, times=1)
+    fit([second], epochs=1)
+    assert [run.run_id for run in arrived.runs("created")] == [first.run_id, second.run_id]
 
 
 def test_a_ctrl_c_handler_is_left_alone(arrived: Arrived) -> None:

@@ -234,6 +234,14 @@ def test_an_example(features: Any, ended: str) -> None:
     assert np.array_equal(loaded.predict(loaded.input_example), model.predict(features)[:5])
 
 
+def test_an_example_that_cannot_be_kept(ended: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A model whose data are no JSON has no example, which is said, and is logged."""
+    features = np.array([[object()]] * len(Y))
+    log(Unusual().fit(features, Y), features, ended, log_input_examples=True)
+    assert "The model of Unusual has no input example, because MLflow cannot keep the data as JSON." in caplog.text
+    assert mlflow.sklearn.load_model(f"runs:/{ended}/model").n_features_in_ == 1
+
+
 def test_transformers_and_others(ended: str, arrived: Arrived) -> None:
     """What transforms has a signature but is not served, and of what does neither only the inputs are known."""
     log(StandardScaler().fit(FRAME), FRAME, ended, "scaler")
@@ -357,7 +365,7 @@ print("torch" in sys.modules)
 
 @pytest.mark.parametrize("action", ["always", "error"])
 def test_nothing_is_said(action: str, mantik_platform: Platform, tmp_path: Path) -> None:
-    """MLflow's remarks about pickle, integers and a missing function reach nobody, are no errors, and torch stays out."""
+    """MLflow's remarks on pickle, integers and missing functions are neither shown nor errors; torch is not loaded."""
     environment = clean_environment(mantik_platform.environment(), tmp_path)
     output = run_script(SILENT.replace("ACTION", action), environment, tmp_path)
     lines = [line for line in output.splitlines() if not line.startswith(("mantik: run", "  http"))]

@@ -25,9 +25,9 @@ Batch: TypeAlias = "tuple[int, int, Mapping[str, Any]]"
 class Batches:
     """Gathers the metrics of the batches of one ``fit``, and records them four times a second. Any thread may call.
 
-    Promises: what was added is recorded a quarter of a second later, whatever the training does meanwhile, in the order
-    in which it came; what was added before `record` and `end` is when they return. What was not recorded is lost if the
-    process is killed outright.
+    Promises: what was added is recorded a quarter of a second later, whatever the training does meanwhile; `record` and
+    `end` return when what was added before is recorded. What is recorded together is in the order of the batches, also
+    where it was added in another one. What was not recorded is lost if the process is killed outright.
 
     Args:
         write: Records batches. Must not raise where they are gathered.
@@ -89,4 +89,7 @@ class Batches:
         except IndexError:
             pass
         if batches:
-            self._write(batches)
+            # Keras has threads of its own call for them, of which a later one may be quicker.
+            times = sorted(timestamp for _, timestamp, _ in batches)
+            batches.sort(key=lambda batch: batch[0])
+            self._write([(batch, timestamp, logs) for (batch, _, logs), timestamp in zip(batches, times, strict=True)])

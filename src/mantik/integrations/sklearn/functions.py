@@ -288,7 +288,7 @@ def _predictions(estimator: Any, features: Any) -> Any:  # noqa: ANN401
     try:
         return predict(features)
     except Exception as error:  # whatever an estimator raises
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
         raise InvalidValueError(
-            f"{type(estimator).__name__} cannot predict from X: {type(error).__name__}: {error}. Hand over features "
-            "such as it was fitted to."
+            f"{type(estimator).__name__} cannot predict from X: {reason}. Hand over features such as it was fitted to."
         ) from error

@@ -10,7 +10,7 @@ import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING
 
 import cloudpickle
@@ -27,10 +27,11 @@ from mantik.training.boundary import extra
 from mantik.training.names import mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+    from mlflow.models import ModelSignature
     from sklearn.base import BaseEstimator
 
     from mantik.integrations.sklearn.data import Data
@@ -167,60 +168,99 @@ def _register(client: MlflowClient, name: str, source: str, run_id: str, model_i
 def _save(estimator: BaseEstimator, data: Data, options: Options, folder: Path) -> tuple[Path, Model]:
     """Write a model into a folder, in the format that was asked for; return where, and what MLflow knows of it."""
     kind = type(estimator).__name__
-    modules = modules_of(estimator)
-    own = unpublished(modules)
     signature, example = None, None
     if options.log_model_signatures:
-        # Of data that have none, such as ragged lists, nobody needs to be told.
-        signature = attempted(lambda: signature_of(estimator, data))
+        with extra(f"The model of {kind} has no signature", strict=False):
+            signature = signature_of(estimator, data)
     if options.log_input_examples:
         with extra(f"The model of {kind} has no input example", strict=False):
             example = example_of(data)
+    writer = _Writer(estimator, data.features, signature, modules_of(estimator), folder)
+    if example is not None:
+        # MLflow finds out while it writes that it cannot keep an example.
+        saved = attempted(lambda: writer.write(options.serialization_format, example))
+        if saved is not None:
+            return saved
+    saved = writer.write(options.serialization_format, None)
+    if example is not None:
+        _logger.warning("The model of %s has no input example, because MLflow cannot keep the data as JSON.", kind)
+    return saved
 
-    def save(how: str, form: str) -> tuple[Path, Model]:
-        place = folder / how
-        model = Model(metadata={"mantik.unpublished_modules": own} if own else None)
+
+class _Writer:
+    """Writes a model in one format or another, each time into a new folder."""
+
+    def __init__(
+        self,
+        estimator: BaseEstimator,
+        features: object,
+        signature: ModelSignature | None,
+        modules: Collection[str],
+        folder: Path,
+    ) -> None:
+        self._estimator = estimator
+        self._features = features
+        self._signature = signature
+        self._modules = modules
+        self._own = unpublished(modules)
+        self._folder = folder
+
+    def write(self, form: str, example: object) -> tuple[Path, Model]:
+        """Write it."""
+        if form == "cloudpickle":
+            return self._with_own_modules(example)
+        if form != "auto":
+            return self._with_reference(form, example)
+        saved = self._with_own_modules(example)
+        if self._may_be_skops(saved[0]):
+            # MLflow reads back what it writes with skops, and trusts nothing then but what skops does by itself.
+            # Whatever is wrong with that or with skops, there is a model already.
+            return attempted(lambda: self._written("skops", example)) or saved
+        return saved
+
+    def _with_own_modules(self, example: object) -> tuple[Path, Model]:
+        """Write it together with the modules that no index has, or without them where they cannot be pickled."""
+        travelling = [root for root in self._own if root not in _NEVER_BY_VALUE and root in sys.modules]
+        if travelling:
+            with _by_value(travelling):
+                saved = attempted(lambda: self._written("cloudpickle", example))
+            if saved is not None:
+                return saved
+        return self._with_reference("cloudpickle", example)
+
+    def _with_reference(self, form: str, example: object) -> tuple[Path, Model]:
+        saved = self._written(form, example)
+        if self._own:
+            _logger.warning(
+                "The model of %s can be loaded only where Python finds %s, which no package index has.",
+                type(self._estimator).__name__,
+                " and ".join(self._own),
+            )
+        return saved
+
+    def _written(self, form: str, example: object) -> tuple[Path, Model]:
+        if form == "skops":
+            _import_skops()
+        place = Path(mkdtemp(dir=self._folder))
+        model = Model(metadata={"mantik.unpublished_modules": self._own} if self._own else None)
         mlflow.sklearn.save_model(
-            estimator,
+            self._estimator,
             str(place),
             mlflow_model=model,
             serialization_format=form,
             # None would have MLflow find one by itself.
-            signature=False if signature is None else signature,
+            signature=False if self._signature is None else self._signature,
             input_example=example,
-            pip_requirements=requirements_of(estimator, serializer=form, features=data.features),
+            pip_requirements=requirements_of(self._estimator, serializer=form, features=self._features),
         )
         return place, model
 
-    form = options.serialization_format
-    if form != "auto":
-        return _with_own(own, kind, save, form)
-    saved = _with_own(own, kind, save, "cloudpickle")
-    if _may_be_skops(modules, saved[0]):
-        # MLflow reads back what it writes with skops, and trusts nothing then but what skops does by itself. Whatever
-        # is wrong with that or with skops, there is a model already.
-        with contextlib.suppress(Exception):
-            _import_skops()
-            saved = save("skops", "skops")
-    return saved
-
-
-def _with_own(
-    own: Mapping[str, str], kind: str, save: Callable[[str, str], tuple[Path, Model]], form: str
-) -> tuple[Path, Model]:
-    """Save a model together with the modules that no index has, or without them where they cannot be pickled."""
-    travelling = [root for root in own if root not in _NEVER_BY_VALUE and root in sys.modules]
-    if form == "cloudpickle" and travelling:
-        with _by_value(travelling), contextlib.suppress(Exception):
-            return save("by-value", form)
-    saved = save("by-reference", form)
-    if own:
-        _logger.warning(
-            "The model of %s can be loaded only where Python finds %s, which no package index has.",
-            kind,
-            " and ".join(own),
-        )
-    return saved
+    def _may_be_skops(self, saved: Path) -> bool:
+        """Tell whether it is worth the time to try skops."""
+        supported = getattr(mlflow.sklearn, "SUPPORTED_SERIALIZATION_FORMATS", ())
+        if "skops" not in supported or find_spec("skops") is None:
+            return False
+        return _TRUSTED.issuperset(self._modules) and (saved / "model.pkl").stat().st_size <= _MOST_SKOPS_BYTES
 
 
 @contextlib.contextmanager
@@ -236,13 +276,6 @@ def _by_value(roots: Iterable[str]) -> Iterator[None]:
         finally:
             for module in modules:
                 cloudpickle.unregister_pickle_by_value(module)
-
-
-def _may_be_skops(modules: Iterable[str], saved: Path) -> bool:
-    """Tell whether it is worth the time to try skops."""
-    if "skops" not in getattr(mlflow.sklearn, "SUPPORTED_SERIALIZATION_FORMATS", ()) or find_spec("skops") is None:
-        return False
-    return _TRUSTED.issuperset(modules) and (saved / "model.pkl").stat().st_size <= _MOST_SKOPS_BYTES
 
 
 def _import_skops() -> None:

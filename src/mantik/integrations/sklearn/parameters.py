@@ -8,12 +8,13 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mantik.integrations.sklearn.attempt import attempted
 from mantik.integrations.sklearn.candidates import is_search
 from mantik.integrations.sklearn.parts import undrawn
 from mantik.training.params import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from sklearn.base import BaseEstimator
 
@@ -71,7 +72,7 @@ def html_of(estimator: BaseEstimator) -> str:
     """
     from sklearn.utils import estimator_html_repr
 
-    body = _attempt(lambda: str(estimator_html_repr(estimator)))
+    body = attempted(lambda: str(estimator_html_repr(estimator)))
     if body is None:
         lines = (f"{name} = {text}" for name, text in parameters_of(estimator, deep=True).items())
         body = f"<pre>{html.escape(chr(10).join(lines))}</pre>"
@@ -85,11 +86,11 @@ def html_of(estimator: BaseEstimator) -> str:
 def _values(estimator: BaseEstimator, *, deep: bool) -> Mapping[str, Any]:
     # Where a part of it cannot be asked, the estimator itself still can.
     for depth in (True, False) if deep else (False,):
-        found: dict[str, Any] | None = _attempt(partial(_asked, estimator, depth))
+        found: dict[str, Any] | None = attempted(partial(_asked, estimator, depth))
         if found is not None:
             return found
-    held = _attempt(lambda: dict(vars(estimator))) or {}
-    named = _attempt(lambda: list(inspect.signature(type(estimator)).parameters)) or []
+    held = attempted(lambda: dict(vars(estimator))) or {}
+    named = attempted(lambda: list(inspect.signature(type(estimator)).parameters)) or []
     return {name: held[name] for name in named if name in held}
 
 
@@ -103,11 +104,3 @@ def _text(value: object) -> str:
         return f"{type(value).__name__} of {len(value)} items"
     text = text_of(value)
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
-
-
-def _attempt(ask: Callable[[], Any]) -> Any | None:  # noqa: ANN401
-    """Return what comes of asking a stranger's estimator about itself, or None where that raises."""
-    try:
-        return ask()
-    except Exception:  # noqa: BLE001  # it is the user's code, and a training does not end for a text
-        return None

@@ -26,6 +26,8 @@ _MOST_ITEMS = 1_000
 """Of one collection; those of a long one are alike."""
 
 _ALWAYS = ("mlflow", "sklearn", "numpy", "scipy")
+_SCRIPT = "__main__"
+"""The script or the notebook that runs; cloudpickle takes along what it defines."""
 _NAMES = {"sklearn": "scikit-learn"}
 _HOOKS = f"{__package__}.hooks"
 """Where it is defined what stands in place of the methods of a class while they are watched; no pickle has it."""
@@ -49,7 +51,7 @@ def requirements_of(estimator: object, *, serializer: str = "cloudpickle", featu
     roots = [*_ALWAYS, *([] if serializer == "pickle" else [serializer])]
     others = modules_of(estimator) | {_root(type(features).__module__)}
     found: dict[str, None] = {}
-    for root in [*roots, *sorted(others.difference(roots))]:
+    for root in [*roots, *sorted(others.difference(roots, {_SCRIPT}))]:
         for distribution in _distributions(root):
             # A build such as "+cpu" is on no index.
             pin = f"=={distribution.version.partition('+')[0]}"
@@ -71,7 +73,7 @@ def unpublished(modules: Iterable[str]) -> dict[str, str]:
         Reasons by name, such as ``installed from a local folder``.
     """
     found = {}
-    for root in sorted(set(modules)):
+    for root in sorted(set(modules) - {_SCRIPT}):
         distributions = _distributions(root)
         if any("dir_info" in _origin(distribution) for distribution in distributions):
             found[root] = "installed from a local folder"
@@ -98,7 +100,7 @@ def modules_of(estimator: object) -> frozenset[str]:
             if not isinstance(part, _PLAIN) and id(part) not in seen:
                 seen.add(id(part))
                 waiting.append(part)
-    return frozenset(root for root in roots if root and root not in sys.stdlib_module_names and root != "__main__")
+    return frozenset(root for root in roots if root and root not in sys.stdlib_module_names)
 
 
 _PLAIN = (str, bytes, int, float, complex, type(None))
@@ -218,7 +220,7 @@ def _is_own(module: object) -> bool:
     root = _root(module)
     if root in sys.stdlib_module_names or not root:
         return False
-    return root == "__main__" or bool(unpublished([root]))
+    return root == _SCRIPT or bool(unpublished([root]))
 
 
 def _is_source(root: str) -> bool:

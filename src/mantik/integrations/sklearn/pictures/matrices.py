@@ -79,9 +79,9 @@ def confusion_matrices(evaluation: Evaluation) -> Figure | None:
     sheet = Sheet.of(_TITLE, subject_of(evaluation), some, rows=rows, columns=columns, height=1.1 + 2.1 * rows)
     for axes, (name, outcome) in zip(sheet.axes, (outcomes[at] for at in kept), strict=False):
         chosen = _most_confused(outcome, _SMALL, _SMALL)
-        classes = ["no", "yes"] if evaluation.is_multilabel else [outcome.names[at] for at in chosen]
+        classes = ["no", "yes"] if outcome.names == [0, 1] and evaluation.is_multilabel else outcome.names
         title = joined(short(name, 20), "" if len(chosen) == len(outcome.names) else f"{len(chosen)} classes")
-        _draw(axes, *_counted(outcome, chosen), short_names(classes, 8), columns)
+        _draw(axes, *_counted(outcome, chosen), short_names([classes[at] for at in chosen], 8), columns)
         dress(axes, "Predicted", "True", title=title, grid="none")
     for axes in sheet.axes[len(kept) :]:
         axes.set_visible(False)

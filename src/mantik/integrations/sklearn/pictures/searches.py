@@ -99,9 +99,17 @@ def _heat_map(trials: Trials, across: Param, up: Param, subject: str, note: str)
     means = np.ma.masked_array(sums / np.where(counts, counts, 1), counts == 0)
     low, high = trials.limits
     drawn = axes.pcolormesh(
-        np.arange(shape[1] + 1) - 0.5, np.arange(shape[0] + 1) - 0.5, means,
-        cmap=REVERSED, vmin=low, vmax=high, shading="flat", edgecolors="white", linewidth=0.6, alpha=1,
-    )  # fmt: skip
+        np.arange(shape[1] + 1) - 0.5,
+        np.arange(shape[0] + 1) - 0.5,
+        means,
+        cmap=REVERSED,
+        vmin=low,
+        vmax=high,
+        shading="flat",
+        edgecolors="white",
+        linewidth=0.6,
+        alpha=1,
+    )
     best = columns[trials.best] - 0.5, rows[trials.best] - 0.5
     axes.add_patch(Rectangle(best, 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=4))
     if shape[1] <= _MOST_TEXTS:
@@ -126,9 +134,19 @@ def _over_two(trials: Trials, across: Param, up: Param, subject: str, note: str)
     low, high = trials.limits
     order = np.argsort(trials.scores, kind="stable")
     drawn = axes.scatter(
-        across.places[order], up.places[order], s=42, c=trials.scores[order], marker="o",
-        cmap=REVERSED, vmin=low, vmax=high, linewidths=0.4, edgecolors=GREY, alpha=1, zorder=2,
-    )  # fmt: skip
+        across.places[order],
+        up.places[order],
+        s=42,
+        c=trials.scores[order],
+        marker="o",
+        cmap=REVERSED,
+        vmin=low,
+        vmax=high,
+        linewidths=0.4,
+        edgecolors=GREY,
+        alpha=1,
+        zorder=2,
+    )
     best = [trials.best]
     ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 2.0, "markeredgecolor": ORANGE}
     draw_line(axes, across.places[best], up.places[best], marker="o", linestyle="", zorder=3, **ring)

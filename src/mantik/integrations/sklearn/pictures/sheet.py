@@ -140,8 +140,7 @@ class Sheet:
             text.set_text(name)
             _fix_text(text)
         if within is None:
-            # The layout would count it as beside the title too, and not at all once it has its own place.
-            legend.set_in_layout(False)
+            # The layout does not count it, as it would not leave it below the title.
             _fix_text(legend.get_title())
             width = legend.get_window_extent(_renderer_of(self.figure)).width / (WIDTH * DPI)
             self.layout.set(rect=(0, 0, 1 - width, self.top))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import Formatter
 
-from mantik.integrations.sklearn.pictures.wording import LEAST_PLAIN, MINUS, MOST_PLAIN, number
+from mantik.integrations.sklearn.pictures.wording import LEAST_PLAIN, MINUS, MOST_PLAIN, number, setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,17 +32,15 @@ def even(low: float, high: float, *, most: int, whole: bool) -> list[float]:
     Args:
         low: Where the axis begins.
         high: Where it ends.
-        most: Intervals between ticks.
+        most: Intervals between ticks, unless there would be one tick only.
         whole: Whether ticks are whole numbers only.
     """
-    least = (high - low) / most
-    if whole and least <= 1:
-        step = 1.0
-    else:
-        power = 10.0 ** math.floor(math.log10(least))
-        factors = [factor for factor in _STEPS if not whole or (factor * power) % 1 == 0]
-        step = next(factor for factor in factors if factor * power >= least * (1 - _ROUNDING)) * power
-    first, last = math.ceil(low / step - _ROUNDING), math.floor(high / step + _ROUNDING)
+    for intervals in range(most, most + 10):
+        step = _step((high - low) / intervals, whole=whole)
+        first, last = math.ceil(low / step - _ROUNDING), math.floor(high / step + _ROUNDING)
+        # One tick alone would not say how long the axis is.
+        if last > first or (whole and step <= 1):
+            break
     return [at * step for at in range(first, last + 1)]
 
 
@@ -52,7 +50,8 @@ def powers(low: float, high: float) -> list[float]:
     factors = (1,) if last - first > _LONG_AXIS else (1, 3) if last - first > 1 else (1, 2, 5)
     every = max(1, math.ceil((last - first) / 10)) if factors == (1,) else 1
     ticks = [factor * 10.0**power for power in range(first, last + 1, every) for factor in factors]
-    return [tick for tick in ticks if low <= tick <= high] or [math.sqrt(low * high)]
+    within = [tick for tick in ticks if low <= tick <= high]
+    return within if len(within) > 1 else even(low, high, most=5, whole=False)
 
 
 class Numbers(Formatter):
@@ -84,7 +83,7 @@ class Powers(Formatter):
     def __call__(self, value: float, pos: int | None = None) -> str:
         """Return the label of a tick."""
         del pos
-        return number(value, 1)
+        return setting(value)
 
 
 class Names(Formatter):
@@ -108,3 +107,12 @@ def _exponent(step: float) -> int:
         if abs(scaled - round(scaled)) < _ROUNDING * scaled:
             return last
     return first - 2
+
+
+def _step(least: float, *, whole: bool) -> float:
+    """Return the least step that people count in, of those that are not less than some number."""
+    if whole and least <= 1:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(least))
+    factors = [factor for factor in _STEPS if not whole or (factor * power) % 1 == 0]
+    return power * next(factor for factor in factors if factor * power >= least * (1 - _ROUNDING))
