@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Slurm", "why_no_slurm"]
 
+_CONTROLLER = ("slurmctld", "-D")
 _DAEMONS = ("munged", "slurmctld", "slurmd")
 _COMMANDS = ("sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun")
 _PATH = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
@@ -147,7 +148,23 @@ class Slurm:
     def start_again(self, job: str) -> None:
         """Start a requeued job without the two minutes that Slurm lets it wait."""
         self.wait(job, "PENDING")
-        self._command("scontrol", "update", f"JobId={job}", "StartTime=now")
+        self.update(f"JobId={job}", "StartTime=now")
+
+    def update(self, *changes: str) -> None:
+        """Change a job, the partition or the node, as an administrator does with `scontrol update`."""
+        self._command("scontrol", "update", *changes)
+
+    def stop_controller(self) -> None:
+        """End the controller; jobs that run go on."""
+        (controller,) = (daemon for daemon in self._daemons if daemon.args == _CONTROLLER)
+        self._daemons.remove(controller)
+        controller.terminate()
+        controller.wait(_STOP_SECONDS)
+
+    def start_controller(self) -> None:
+        """Start the controller again and wait until it answers; it knows all jobs."""
+        self._launch(*_CONTROLLER)
+        wait_until(self._answers, deadline=_START_SECONDS, what="the controller")
 
     def _start(self) -> None:
         folder, host = self._folder, socket.gethostname().partition(".")[0]
@@ -170,7 +187,7 @@ class Slurm:
         # --force: root may run it, and others may see the folder.
         self._launch("munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge)
         wait_until((folder / "munge.socket").exists, deadline=_START_SECONDS, what="munge's socket")
-        self._launch("slurmctld", "-D")
+        self._launch(*_CONTROLLER)
         self._launch("slurmd", "-D")
         wait_until(self._is_ready, deadline=_START_SECONDS, what="the node")
 
@@ -181,6 +198,13 @@ class Slurm:
             return "idle" in self._command("sinfo", "--noheader", "--format=%T")
         except RuntimeError:
             return False
+
+    def _answers(self) -> bool:
+        try:
+            self._command("squeue")
+        except RuntimeError:
+            return False
+        return True
 
     def _launch(self, *command: str) -> None:
         with (self._folder / f"{command[0]}.out").open("wb") as output:

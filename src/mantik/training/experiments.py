@@ -17,6 +17,8 @@ __all__ = ["experiment_for", "is_refusal"]
 
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 
+_THERE_ALREADY = "RESOURCE_ALREADY_EXISTS"
+
 
 def experiment_for(request: RunRequest, client: MlflowClient) -> str | None:
     """Return the id of the experiment that was asked for, which is created where it is not there yet.
@@ -65,4 +67,11 @@ def _experiment_of_name(name: str, request: RunRequest, client: MlflowClient) ->
         return asked
     if experiment is not None:
         return str(experiment.experiment_id)
-    return str(client.create_experiment(name, artifact_location=request.artifact_location))
+    try:
+        return str(client.create_experiment(name, artifact_location=request.artifact_location))
+    except MlflowException as error:
+        # Another training has created it meanwhile: those of a job array begin at the same moment.
+        experiment = client.get_experiment_by_name(name) if error.error_code == _THERE_ALREADY else None
+        if experiment is None:
+            raise
+        return str(experiment.experiment_id)

@@ -392,3 +392,17 @@ def test_metrics_of_clusters(arrived: Arrived, autologging: Callable[..., None])
     score = silhouette_score(X, labels)
     (run,) = runs_of(arrived)
     assert run.metrics["silhouette_score_X"] == score
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_silence(
+    arrived: Arrived, autologging: Callable[..., None], caplog: pytest.LogCaptureFixture, *, silent: bool
+) -> None:
+    """What cannot be recorded is said, unless silence was asked for; the rest of the fit is recorded."""
+    autologging(log_plots=False, silent=silent)
+    model = Constant()
+    model.held_ = threading.Lock()
+    model.fit(X, Y)
+    (run,) = runs_of(arrived)
+    assert run.metrics["training_accuracy_score"] == pytest.approx((Y == 0).mean())
+    assert ("The model of Constant is not logged" in caplog.text) != silent

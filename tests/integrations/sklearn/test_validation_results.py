@@ -362,7 +362,7 @@ def test_importance_for_several_scorers(arrived: Arrived) -> None:
     run = arrived.run(run_id)
     for scorer in scorers:
         mean = result[scorer].importances_mean[3]
-        assert run.metrics[f"permutation_importance/permutation_importance/{scorer}/x3"] == mean
+        assert run.metrics[f"permutation_importance/{scorer}/x3"] == mean
     # The fit that the estimator comes from has recorded its params.
     assert "permutation_importance/var_smoothing" not in run.params
     found = table(arrived, run_id, "permutation_importance/permutation_importance.csv")

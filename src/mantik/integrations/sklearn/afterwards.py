@@ -15,7 +15,7 @@ from sklearn import config_context, get_config
 from mantik.delivery import aside
 from mantik.integrations.sklearn.listening import is_a_call_running, silence
 from mantik.integrations.sklearn.quiet import quiet_here
-from mantik.training.boundary import extra
+from mantik.training.boundary import extra, hushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +44,7 @@ class Job:
             action. One that fails takes none of the others with it.
         touches: The identities of the estimators that are looked at; none of them may be changed before.
         size: Of the data that it holds, in bytes.
+        silent: Warn of nothing.
         settings: scikit-learn's own, as they were for the call.
     """
 
@@ -51,6 +52,7 @@ class Job:
     steps: list[tuple[str, Callable[[], None]]]
     touches: frozenset[int] = frozenset()
     size: int = 0
+    silent: bool = False
     settings: dict[str, Any] = field(default_factory=get_config)
 
 
@@ -154,7 +156,7 @@ class Afterwards:
 
     def do(self, job: Job) -> None:
         """Do a job here and now."""
-        with silence(running=False), quiet_here(), config_context(**job.settings):
+        with silence(running=False), quiet_here(), hushed(hush=job.silent), config_context(**job.settings):
             for what, action in job.steps:
                 self._let_the_user_go_first()
                 with extra(what, strict=False):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mantik.exceptions import MantikError
@@ -132,6 +134,10 @@ def switch_on(options: Options, *, strict: bool = False, only_supported: bool = 
             "scikit-learn %s is not tracked: it is older than %s.", found, ".".join(str(part) for part in _OLDEST)
         )
         return
+    if options.log_plots and find_spec("matplotlib") is None:
+        if not options.silent:
+            _logger.warning("No pictures are drawn without matplotlib. To install it: pip install 'mantik[sklearn]'")
+        options = replace(options, log_plots=False)
     _replace_mlflow()
     if _Switch.tracker is None:
         from mantik.integrations.sklearn.afterwards import Afterwards

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from mantik.integrations.sklearn import pictures as gallery
 from mantik.integrations.sklearn.afterwards import Job
 from mantik.integrations.sklearn.candidates import is_search
 from mantik.integrations.sklearn.curves import curves_of
@@ -15,7 +16,6 @@ from mantik.integrations.sklearn.metrics import metrics_of
 from mantik.integrations.sklearn.model import log_model
 from mantik.integrations.sklearn.parameters import html_of, parameters_of, tags_of
 from mantik.integrations.sklearn.parts import identities_of
-from mantik.integrations.sklearn.pictures import pictures_of_estimator, pictures_of_evaluation
 from mantik.integrations.sklearn.search import record_search
 from mantik.training.boundary import extra
 from mantik.training.params import text_of
@@ -95,7 +95,10 @@ class Fit:
         if self.options.log_plots:
             names = None if data is None else data.feature_names
             steps.append(
-                (f"{name} is not drawn", lambda: draw(pictures_of_estimator(self.estimator, names), self.record))
+                (
+                    f"{name} is not drawn",
+                    lambda: draw(gallery.pictures_of_estimator(self.estimator, names), self.record),
+                )
             )
         return steps
 
@@ -134,7 +137,7 @@ class Fit:
         evaluation = Evaluation(self.estimator, data, pos_label=self.options.pos_label, predictions=predictions)
         self.record.metrics({f"training_{name}": value for name, value in metrics_of(evaluation).items()}, self.step)
         if self.options.log_plots:
-            draw(pictures_of_evaluation(evaluation), self.record, "training_{}")
+            draw(gallery.pictures_of_evaluation(evaluation), self.record, "training_{}")
 
 
 def draw(pictures: Iterable[Picture], record: Record, form: str = "{}") -> None:

@@ -9,6 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from mantik.exceptions import ConfigurationError, InvalidValueError
+from mantik.integrations.sklearn import pictures as gallery
 from mantik.integrations.sklearn.comparison import classes_compared, numbers_compared, untracked
 from mantik.integrations.sklearn.data import TRAINING, Data, rows_of
 from mantik.integrations.sklearn.evaluation import Evaluation, last_of
@@ -16,10 +17,9 @@ from mantik.integrations.sklearn.fits import Fit
 from mantik.integrations.sklearn.listening import silence
 from mantik.integrations.sklearn.metrics import metrics_of
 from mantik.integrations.sklearn.options import Options
-from mantik.integrations.sklearn.pictures import pictures_of_evaluation
 from mantik.integrations.sklearn.quiet import quiet_here
 from mantik.integrations.sklearn.randomness import draws
-from mantik.integrations.sklearn.runs import Runs
+from mantik.integrations.sklearn.runs import RUNS
 from mantik.settings import Settings
 from mantik.tracking import init_tracking
 from mantik.training.boundary import extra
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from mantik.integrations.sklearn.record import Record
 
 __all__ = ["log_classifier_evaluation", "log_estimator", "log_regressor_evaluation"]
-
-_runs = Runs()
 
 
 def log_estimator(
@@ -201,7 +199,7 @@ def _record(what: str, name: str | None, write: Callable[[Record], None], *, str
     """Log in, find a run, have something written there, and end the run if it was begun for that."""
     with extra(what, strict=strict):
         init_tracking()
-        place = _runs.asked(name)
+        place = RUNS.asked(name)
         status = "FAILED"
         try:
             write(place.record)
@@ -214,7 +212,7 @@ def _write(  # noqa: PLR0913  # what is written, and where
     record: Record, metrics: Mapping[str, float], step: int, drawn: Evaluation | None, form: str, *, strict: bool
 ) -> None:
     record.metrics(metrics, int(step))
-    for picture in () if drawn is None else pictures_of_evaluation(drawn):
+    for picture in () if drawn is None else gallery.pictures_of_evaluation(drawn):
         with extra(f"The picture {picture.name} is not there", strict=strict):
             record.picture(picture, form.format(picture.name))
 

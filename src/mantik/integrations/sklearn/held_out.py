@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mantik.integrations.sklearn import pictures as gallery
 from mantik.integrations.sklearn.afterwards import Job
 from mantik.integrations.sklearn.data import Data, data_of_call
 from mantik.integrations.sklearn.dataset import log_dataset
@@ -19,7 +20,6 @@ from mantik.integrations.sklearn.metric_calls import call_text, is_number, kept,
 from mantik.integrations.sklearn.metrics import metrics_of
 from mantik.integrations.sklearn.notes import Notes
 from mantik.integrations.sklearn.parts import identities_of
-from mantik.integrations.sklearn.pictures import pictures_of_evaluation
 from mantik.integrations.sklearn.predictions import Found, Prediction, find, remember
 
 if TYPE_CHECKING:
@@ -233,7 +233,9 @@ class HeldOut:
         ]
         if self._options.log_plots:
             form = f"{{}}_{dataset.name}"
-            steps.append((f"{name} is not drawn", lambda: draw(pictures_of_evaluation(evaluation), self.record, form)))
+            steps.append(
+                (f"{name} is not drawn", lambda: draw(gallery.pictures_of_evaluation(evaluation), self.record, form))
+            )
         if self._options.log_datasets and data.features is not None:
             steps.append(
                 (

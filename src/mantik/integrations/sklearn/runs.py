@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mantik.integrations.sklearn.options import Options
 
-__all__ = ["Place", "Runs", "mlflow_begun_by"]
+__all__ = ["RUNS", "Place", "Runs", "mlflow_begun_by"]
 
 _MOST_KNOWN = 1000
 """Runs whose names are remembered; of older ones the platform is asked."""
@@ -135,6 +135,10 @@ class Runs:
             while len(self._books) > _MOST_KNOWN:
                 del self._books[next(iter(self._books))]
         return book
+
+
+RUNS = Runs()
+"""Those of this process, for autologging and plain functions alike."""
 
 
 def mlflow_begun_by() -> str | None:

@@ -6,9 +6,9 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING
 
+from mantik.integrations.sklearn import pictures as gallery
 from mantik.integrations.sklearn.candidates import candidates_of, is_search, param_text
 from mantik.integrations.sklearn.child_runs import record_child_runs
-from mantik.integrations.sklearn.pictures import pictures_of_search
 from mantik.integrations.sklearn.table import as_csv
 from mantik.training.boundary import extra
 from mantik.training.params import text_of
@@ -51,7 +51,7 @@ def record_search(search: BaseEstimator, record: Record, options: Options) -> No
             record.text(as_csv(_columns_of(candidates)), "cv_results.csv")
     if options.log_plots:
         with extra(f"Pictures of {name} are not there", strict=False):
-            for picture in pictures_of_search(search):
+            for picture in gallery.pictures_of_search(search):
                 with extra(f"The picture {picture.name} is not there", strict=False):
                     record.picture(picture)
     if candidates is not None:

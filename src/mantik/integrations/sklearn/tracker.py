@@ -21,9 +21,9 @@ from mantik.integrations.sklearn.held_out import HeldOut, metric_called
 from mantik.integrations.sklearn.listening import caller, silence
 from mantik.integrations.sklearn.parameters import tags_of
 from mantik.integrations.sklearn.parts import identities_of, parts_of
-from mantik.integrations.sklearn.runs import Place, Runs, mlflow_begun_by
+from mantik.integrations.sklearn.runs import RUNS, Place, mlflow_begun_by
 from mantik.integrations.sklearn.validation import record_validation
-from mantik.training.boundary import extra
+from mantik.training.boundary import extra, hushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ class Tracker:
         self.options = options
         self._afterwards = afterwards
         self.strict = strict
-        self._runs = Runs()
+        self._runs = RUNS
         self._batches = Batches(self._runs, self._do)
         self._known: dict[int, HeldOut] = {}
         afterwards.at_end(self._batches.run_ended)
@@ -107,7 +107,7 @@ class Tracker:
             result = call(*arguments, **keywords)
         known = self._known.get(id(estimator))
         if known is not None and known.is_of(estimator):
-            with extra("A prediction is not noticed", strict=False):
+            with self._extra("A prediction is not noticed"):
                 if method == "score":
                     known.scored(call, arguments, keywords, result, caller())
                 else:
@@ -124,7 +124,7 @@ class Tracker:
             return self._validated(name, call, arguments, keywords)
         with silence():
             value = call(*arguments, **keywords)
-        with extra("A metric is not recorded", strict=False):
+        with self._extra("A metric is not recorded"):
             metric_called(name, call, arguments, keywords, value, caller())
         return value
 
@@ -139,7 +139,7 @@ class Tracker:
         self._batches.finish(estimator)
         self._afterwards.release(identities_of(estimator))
         place, fit = None, None
-        with extra(f"The fit of {name} is not recorded", strict=self.strict):
+        with self._extra(f"The fit of {name} is not recorded", strict=self.strict):
             place = self._place(estimator)
             if place is not None:
                 fit = Fit(estimator, place.record, self.options, _copy(call, arguments, keywords))
@@ -151,7 +151,7 @@ class Tracker:
                 result = call(*arguments, **keywords)
             seconds = time.perf_counter() - began
         if place is not None and fit is not None:
-            with extra(f"What came of {name} is not recorded", strict=False):
+            with self._extra(f"What came of {name} is not recorded"):
                 fit.record.metrics({"fit_time": seconds})
                 self._do(fit.job(result if call.__name__ == "fit_predict" else None))
                 self._know(estimator, place, data_of_call(call, arguments, keywords))
@@ -171,18 +171,18 @@ class Tracker:
         self._afterwards.release(identities_of(estimator))
         batch = None
         if not self._is_left_out(estimator):
-            with extra(f"The partial fit of {name} is not recorded", strict=self.strict):
+            with self._extra(f"The partial fit of {name} is not recorded", strict=self.strict):
                 batch = self._batches.begin(estimator, self.options, call, arguments, keywords)
         try:
             with silence(), _alone(estimator):
                 result = call(*arguments, **keywords)
         except BaseException as error:
             if batch is not None:
-                with extra(f"The error of {name} is not recorded", strict=False):
+                with self._extra(f"The error of {name} is not recorded"):
                     self._batches.fail(estimator, error)
             raise
         if batch is not None:
-            with extra(f"The partial fit of {name} is not recorded", strict=False), silence():
+            with self._extra(f"The partial fit of {name} is not recorded"), silence():
                 self._batches.note(estimator, batch)
                 data = data_of_call(call, arguments, keywords)
                 if batch.is_first:
@@ -201,7 +201,7 @@ class Tracker:
             return call(*arguments, **keywords)
         estimator = bound["estimator"]
         place = None
-        with extra(f"{name} is not recorded", strict=self.strict):
+        with self._extra(f"{name} is not recorded", strict=self.strict):
             known = self._known.get(id(estimator))
             if name == "permutation_importance" and known is not None and known.is_of(estimator):
                 place = Place(self._runs.beside(known.record, name), is_own=False)
@@ -213,7 +213,7 @@ class Tracker:
             result = call(*arguments, **keywords)
         if place is not None:
             record = place.record
-            with extra(f"What came of {name} is not recorded", strict=False):
+            with self._extra(f"What came of {name} is not recorded"):
                 step = f"What came of {name} is not recorded"
                 data = _copy(call, (), bound) if name == "cross_val_predict" else None
                 if data is not None and not data.is_sampled:
@@ -247,12 +247,12 @@ class Tracker:
             yield
         except BaseException as error:
             if place is not None:
-                with extra("The end of a run is not recorded", strict=False):
+                with self._extra("The end of a run is not recorded"):
                     place.record.tags({"mantik.error": describe(error)})
                     place.end("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         if place is not None:
-            with extra("The end of a run is not recorded", strict=False):
+            with self._extra("The end of a run is not recorded"):
                 place.end("FINISHED")
 
     def _know(self, estimator: BaseEstimator, place: Place, data: Data | None) -> None:
@@ -271,8 +271,15 @@ class Tracker:
     def _forget(self, key: int, _: object) -> None:
         self._known.pop(key, None)
 
+    @contextlib.contextmanager
+    def _extra(self, what: str, *, strict: bool = False) -> Iterator[None]:
+        """Guard what is done beside a call of the user's."""
+        with hushed(hush=self.options.silent), extra(what, strict=strict):
+            yield
+
     def _do(self, job: Job) -> None:
         """Have a job done: later where readers of the run wait for it, at once with a store of MLflow's own."""
+        job.silent = self.options.silent
         if outbox_for(mlflow.get_tracking_uri()) is None:
             self._afterwards.do(job)
         else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mantik.integrations.sklearn import pictures as gallery
 from mantik.integrations.sklearn.data import Data
 from mantik.integrations.sklearn.evaluation import Evaluation
 from mantik.integrations.sklearn.kind import Kind, kind_of
@@ -16,13 +17,6 @@ from mantik.integrations.sklearn.metrics import metrics_of
 from mantik.integrations.sklearn.options import Options
 from mantik.integrations.sklearn.outputs import as_outputs
 from mantik.integrations.sklearn.parameters import parameters_of
-from mantik.integrations.sklearn.pictures import (
-    picture_of_curve,
-    picture_of_folds,
-    picture_of_permutation_importance,
-    pictures_of_evaluation,
-)
-from mantik.integrations.sklearn.pictures.wording import estimator_title
 from mantik.integrations.sklearn.table import as_csv
 from mantik.training.boundary import extra
 from mantik.training.params import text_of
@@ -90,7 +84,8 @@ def record_validation(  # noqa: PLR0913  # a call, what it returned, and where t
     - ``learning_curve``: ``train_score_mean`` and so on as curves over the numbers of samples; ``learning_curve.csv``.
     - ``validation_curve``: the same over the values' places in `param_range`; ``best_<param>`` and ``best_cv_score``;
       ``validation_curve.csv``.
-    - ``permutation_importance``: the metrics ``permutation_importance/<feature>``, of 300 features at most;
+    - ``permutation_importance``: the metrics ``permutation_importance/<feature>``, or
+      ``permutation_importance/<scorer>/<feature>``, of 300 features at most;
       ``permutation_importance.csv``.
 
     Params are those of the estimator and the settings of the call, with the function's name before one that the
@@ -145,7 +140,7 @@ class _Call:
         for fold in range(min(folds, _MOST_FOLDS)):
             self.record.metrics({key: values[fold] for key, values in scores.items()}, step=fold)
         self._keep_table("cross_validation", {"fold": range(folds), **columns})
-        self._keep_pictures([picture_of_folds(scores, estimator_title(self.estimator))])
+        self._keep_pictures([gallery.picture_of_folds(scores, gallery.estimator_title(self.estimator))])
 
     def record_predictions(self, predicted: Any) -> None:  # noqa: ANN401
         """Record how good predictions are that were made of each fold by what was fitted to the others."""
@@ -160,7 +155,7 @@ class _Call:
         # Without the estimator: if it is fitted, it was to what it would be asked about.
         evaluation = Evaluation(None, data, pos_label=self.options.pos_label, kind=kind, **answers)
         self.record.metrics({f"{name}_cv": value for name, value in metrics_of(evaluation).items()})
-        self._keep_pictures(pictures_of_evaluation(evaluation), "_cv")
+        self._keep_pictures(gallery.pictures_of_evaluation(evaluation), "_cv")
 
     def record_learning_curve(self, sizes: Any, train: Any, test: Any, *times: Any) -> None:  # noqa: ANN401
         """Record scores, of shape (sizes, folds), for each number of training samples."""
@@ -193,26 +188,27 @@ class _Call:
             means, deviations = found["importances_mean"], found["importances_std"]
             names = _feature_names(self.arguments["X"], self.estimator, len(means))
             order = np.argsort(-np.abs(means), kind="stable")
-            below = f"permutation_importance/{scorer}/" if scorer else "permutation_importance/"
+            # In a run that holds more, the function's name is before everything of it.
+            below = ("" if self.record.prefix else "permutation_importance/") + (f"{scorer}/" if scorer else "")
             self.record.metrics({below + names[at]: means[at] for at in order[:_MOST_FEATURES]})
             if scorer:
                 table["scorer"] += [scorer] * len(order)
             table["feature"] += [names[at] for at in order]
             table["importance_mean"] += means[order].tolist()
             table["importance_std"] += deviations[order].tolist()
-            subject = estimator_title(self.estimator)
-            picture = picture_of_permutation_importance(found, names, subject)
+            subject = gallery.estimator_title(self.estimator)
+            picture = gallery.picture_of_permutation_importance(found, names, subject)
             self._keep_pictures([picture], f"_{scorer}" if scorer else "")
         self._keep_table("permutation_importance", table)
 
     def _record_params(self, folds: int | None) -> None:
         with extra(f"The params of {self.function} are not recorded", strict=False):
-            own = parameters_of(self.estimator, deep=True)
-            settings = _settings_of(self.arguments) | ({} if folds is None else {"n_splits": str(folds)})
-            settings = {f"{self.function}/{key}" if key in own else key: text for key, text in settings.items()}
             # What a fitted estimator is tried on after its fit is beside its params.
             is_known = self.function == "permutation_importance" and self.record.prefix
-            self.record.params(settings if is_known else {**own, **settings})
+            own = {} if is_known else parameters_of(self.estimator, deep=True)
+            settings = _settings_of(self.arguments) | ({} if folds is None else {"n_splits": str(folds)})
+            settings = {f"{self.function}/{key}" if key in own else key: text for key, text in settings.items()}
+            self.record.params({**own, **settings})
 
     def _record_curves(self, x_name: str, xs: Sequence[Any], curves: Mapping[str, Any], steps: Sequence[int]) -> None:
         """Record curves, each of shape (xs, folds)."""
@@ -226,8 +222,8 @@ class _Call:
         self._keep_table(self.function, columns)
 
     def _keep_curve(self, *curve: Any, log_x: bool) -> None:  # noqa: ANN401  # what `picture_of_curve` takes
-        subject = estimator_title(self.estimator)
-        self._keep_pictures([picture_of_curve(*curve, log_x=log_x, subject=subject)])
+        subject = gallery.estimator_title(self.estimator)
+        self._keep_pictures([gallery.picture_of_curve(*curve, log_x=log_x, subject=subject)])
 
     def _keep_table(self, name: str, columns: Mapping[str, Any]) -> None:
         with extra(f"{name}.csv is not there", strict=False):
