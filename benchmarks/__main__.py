@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import calls, delivery, footprint, keras, lightning, start, training
+from benchmarks import calls, delivery, footprint, keras, lightning, sklearn, start, training
 from benchmarks.peers import peers
 from mantik.delivery.ending import close_all
 from mantik.testing import Platform
@@ -70,6 +70,18 @@ def main() -> None:
             console,
             f"Training with Keras, {keras.BATCHES} batches x {keras.EPOCHS} epochs (per batch)",
             keras.callbacks(platform, home, PEERS, FEW_ROUNDS),
+            group=3,
+        )
+        show(
+            console,
+            "Fit of a pipeline of scikit-learn, 569 x 30 (per call)",
+            sklearn.fits(platform, home, SOME_ROUNDS, FEW_ROUNDS),
+            group=3,
+        )
+        show(
+            console,
+            f"Grid search of scikit-learn, {sklearn.CANDIDATES} candidates (per call)",
+            sklearn.searches(platform, home, FEW_ROUNDS),
             group=3,
         )
         show(console, f"Delivery of {delivery.POINTS:,} points (per 1000)", delivery.throughput(FEW_ROUNDS))

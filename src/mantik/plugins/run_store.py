@@ -201,9 +201,11 @@ class RunStore(RestStore):
         outbox = outbox_for(self._uri)
         if outbox is None:
             return super().get_run(run_id)
-        # MLflow reads a run that it is about to end, to print its address.
         if sys._getframe(1).f_code.co_name != "_log_url":  # noqa: SLF001  # nothing else tells
             aside.wait_for(run_id)
+        elif run_id in self._runs and not is_provisional(run_id):
+            # MLflow reads a run that it is about to end, to print its address: that takes no round trip.
+            return self._runs[run_id]
         return self._current_run(outbox, run_id)
 
     def _search_runs(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  # as the installed MLflow has them
