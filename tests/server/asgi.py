@@ -80,9 +80,13 @@ async def request(  # noqa: PLR0913 - the parts of a request
         "headers": [(k.lower().encode(), v.encode()) for k, v in [("Host", HOST), *pairs]],
     }
     sent: list[Message] = []
+    unread = [body]
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not unread:
+            # As a server does: after the body, the next thing to tell is that the client has gone.
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": unread.pop(), "more_body": False}
 
     async def send(message: Message) -> None:
         sent.append(message)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from mantik.server.compute.routes import ComputeRoutes
 from mantik.server.gate import OPEN_PATHS
 from mantik.server.pages import SIGN_IN_PATH, SIGN_OUT_PATH
 from mantik.server.routes import OWN_PATHS
@@ -65,12 +66,16 @@ def test_no_route_of_the_server_answers_anonymously(platform: RunningPlatform, a
     """Every method of every route, MLflow's and the platform's, is refused, but for the open list."""
     from mlflow.server.fastapi_app import app
 
-    routes = {(method, filled(path)) for method, path in routes_of(app)}
+    # The router of the compute backend is made without what its routes need when they answer.
+    compute = ComputeRoutes(None, None, None).router()  # type: ignore[arg-type]
+    routes = {(method, filled(path)) for each in (app, compute) for method, path in routes_of(each)}
     routes |= {(method, path) for _, path in routes for method in METHODS}
     routes -= {(method, path) for method, path in routes if path in OPEN_PATHS}
     assert len({path for _, path in routes}) > 200
     for path in ("/", "/graphql", "/v1/traces", "/api/2.0/mlflow/experiments/search", "/static-files/1"):
         assert ("GET", path) in routes
+    for method, path in (("POST", "submit/1"), ("GET", "jobs/1/files/1"), ("POST", "jobs/1/cancel")):
+        assert (method, f"/compute-backend/{path}") in routes
     for method in ("GET", "PUT"):
         assert (method, "/api/2.0/mlflow-artifacts/artifacts/1") in routes
     client = Anonymous(platform.url)
@@ -147,6 +152,14 @@ def test_signing_out_is_no_way_in(platform: RunningPlatform) -> None:
         "http://other.example/health",
         "/api/2.0/mlflow/experiments/search?/health",
         "/graphql#/health",
+        "/compute-backend",
+        "/compute-backend/",
+        "/compute-backend/jobs/..%2f..%2fhealth",
+        "/compute-backend/../health",
+        "//compute-backend/jobs",
+        "/%63ompute-backend/jobs",
+        "/compute-backend%2fjobs",
+        "/compute-backendx",
     ],
 )
 def test_no_spelling_of_a_path_opens_anything(platform: RunningPlatform, target: str) -> None:

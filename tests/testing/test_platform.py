@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 from datetime import datetime, timezone
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.exceptions import LoginRefusedError, PlatformError, PlatformUnreachableError
-from mantik.testing import Platform, ReadBack
+from mantik.testing import Platform, ReadBack, wait_until
 from mantik.testing.processes import family, running_processes
+from tests.server.compute.projects import FILES, archive, form
 
 if TYPE_CHECKING:
     import requests
@@ -54,6 +56,38 @@ def test_a_platform_survives_an_outage_and_leaves_nothing(
     assert not platform.running
     assert not set(processes) & set(running_processes())
     assert (tmp_path / "data" / "server.log").exists()
+
+
+def test_jobs_outlive_an_outage_and_end_with_the_platform(session: requests.Session) -> None:
+    """What runs for a user goes on over kill and restart, and is gone after stop."""
+    project = {**FILES, "MLproject": "entry_points: {main: {command: 'exec sleep 4321'}}"}
+    body, headers = form(archive(project), mlflow_parameters="{}")
+    with Platform(compute="local", compute_slots=1) as platform:
+        user = {"username": platform.username, "password": platform.password}
+        login = session.post(f"{platform.url}/api/mantik/tokens/create", json=user, timeout=30).json()
+        headers["Authorization"] = f"Bearer {login['AccessToken']}"
+        answer = session.post(f"{platform.url}/compute-backend/submit/0", data=body, headers=headers, timeout=30)
+        assert answer.status_code == 201, answer.text
+        mark = f"MANTIK_JOB_ID={answer.json()['job_id']}".encode()
+
+        def job() -> set[int]:
+            """Return the processes that sleep for the job."""
+            found = set()
+            for process in running_processes():
+                # One may end while it is looked at.
+                with contextlib.suppress(OSError):
+                    folder = Path(f"/proc/{process.pid}")
+                    is_sleep = (folder / "cmdline").read_bytes().startswith(b"sleep\x004321")
+                    if is_sleep and mark in (folder / "environ").read_bytes():
+                        found.add(process.pid)
+            return found
+
+        running = wait_until(job, deadline=60, what="the job's program")
+        platform.kill()
+        assert job() == running
+        platform.restart()
+        assert job() == running
+    assert not job()
 
 
 def test_the_settings_reach_the_server(tmp_path: Path, session: requests.Session) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,14 @@ def _deliver_the_rest() -> None:
 
         close_all(flush_visibly)
 
+
+def _nothing() -> None:
+    """Finalize nothing."""
+
+
+# Python removes temporary folders at exit, in use or not, by a handler that comes with the first finalizer. So one is
+# made before the next handler is registered: what is done beside the training keeps its folders until it is done.
+weakref.finalize(build_store, _nothing)
 
 # MLflow loads this module before it registers its own exit handler, and handlers run in reverse: so the end of a run
 # that MLflow records at exit is delivered too.

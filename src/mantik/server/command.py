@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 import click
 
 from mantik.exceptions import ConfigurationError, MissingExtraError, PlatformError
+from mantik.server.compute.options import compute_options, reachable_by_jobs
 from mantik.server.config import DEFAULT_TOKEN_LIFETIME, ServerConfig, default_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from mantik.server.compute.options import ComputeOptions
     from mantik.server.process import ServerOptions, ServerProcess
     from mantik.server.store import Store
 
@@ -74,6 +76,7 @@ def _data_option(function: Callable[_P, _R]) -> Callable[_P, _R]:
 )
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Worker processes.")
 @click.option("--allowed-hosts", default="", help="Host names under which clients may reach the platform, with commas.")
+@compute_options
 @click.pass_context
 def server(  # noqa: PLR0913 - one argument for each option
     context: click.Context,
@@ -86,6 +89,7 @@ def server(  # noqa: PLR0913 - one argument for each option
     token_lifetime: float,
     workers: int,
     allowed_hosts: str,
+    compute: ComputeOptions,
 ) -> None:
     """Run a platform on this machine, in the foreground.
 
@@ -106,6 +110,7 @@ def server(  # noqa: PLR0913 - one argument for each option
         artifacts_destination=artifacts_destination or str(config.data / "artifacts"),
         workers=workers,
         allowed_hosts=allowed_hosts,
+        compute=compute.config(config.compute, has_allowed_hosts=bool(allowed_hosts)),
     )
     _run(config, options)
 
@@ -123,17 +128,37 @@ def _run(config: ServerConfig, options: ServerOptions) -> None:
         process = start(config, options, is_stopped)
         if process is None:
             return
-        try:
+        with contextlib.ExitStack() as running:
+            running.callback(process.stop)
+            tend = _start_dispatcher(process, running)
             click.echo(f"ready {process.url}")
             click.echo(_welcome(config, process, has_users=bool(store.users())), err=True)
             while process.is_running() and not is_stopped():
+                tend()
                 time.sleep(_POLL_SECONDS)
             if not is_stopped():
                 raise PlatformError(
                     f"The server ended unexpectedly. The last lines of {config.log}:\n{process.log_tail()}", process.url
                 )
-        finally:
-            process.stop()
+
+
+def _start_dispatcher(process: ServerProcess, running: contextlib.ExitStack) -> Callable[[], None]:
+    """Start what runs the jobs, if there is a compute backend, and return what keeps it running.
+
+    Raises:
+        ConfigurationError: Jobs could not reach the server.
+    """
+    options = process.options
+    if options.compute is None or options.compute.executor == "none":
+        return lambda: None
+    from mantik.server.compute.process import DispatcherProcess
+    from mantik.server.process import environment
+
+    options = replace(options, compute=reachable_by_jobs(options.compute, process.url))
+    dispatcher = DispatcherProcess(environment(process.config, options), process.config.log)
+    # Before the server, so that it can say what becomes of runs to the last.
+    running.callback(dispatcher.stop)
+    return dispatcher.tend
 
 
 def _welcome(config: ServerConfig, process: ServerProcess, *, has_users: bool) -> str:
@@ -142,11 +167,19 @@ def _welcome(config: ServerConfig, process: ServerProcess, *, has_users: bool) -
         *([] if process.options.is_local else [_UNENCRYPTED]),
         f"  data  {config.data}",
         f"  log   {config.log}",
+        *_about_jobs(process.options),
     ]
     if not has_users:
         named = "" if config.data == default_data() else f" --data {shlex.quote(str(config.data))}"
         lines.append(f"  users none yet; in another terminal: mantik server users add NAME{named}")
     return "\n".join([*lines, "Ctrl-C stops it."])
+
+
+def _about_jobs(options: ServerOptions) -> list[str]:
+    if options.compute is None or options.compute.executor == "none":
+        return []
+    where = f"on {options.compute.slots} CPUs here" if options.compute.executor == "local" else "through Slurm"
+    return [f"  jobs  run {where}, as this account: whoever may log in may run programs as it"]
 
 
 @contextlib.contextmanager

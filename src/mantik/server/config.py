@@ -84,6 +84,11 @@ class ServerConfig:
         return self.data / "server.log"
 
     @property
+    def compute(self) -> Path:
+        """Jobs and their projects: `mantik.server.compute.config.ComputeConfig.folder`."""
+        return self.data / "compute"
+
+    @property
     def lock(self) -> Path:
         """Held by the command while its platform runs."""
         return self.data / "server.lock"

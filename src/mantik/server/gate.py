@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from mantik.server.badge import Badge
+from mantik.server.compute.routes import BEARER
+from mantik.server.compute.routes import PREFIX as COMPUTE_PREFIX
 from mantik.server.config import HEALTH_PATH
+from mantik.server.drain import drain
 from mantik.server.origin import may_use_cookie
 from mantik.server.pages import SIGN_IN_PATH, sign_in_address
 from mantik.server.routes import CREATE_PATH, OWN_PATHS, REFRESH_PATH, SESSION_COOKIE
@@ -32,11 +34,6 @@ _CALLED_BY_PROGRAMS: Final = ("/api/", "/ajax-api/", "/v1/", "/gateway/", "/grap
 _CREDENTIALS: Final = frozenset({b"authorization", b"cookie"})
 _UNAUTHORIZED: Final = {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
-# How much of a refused request is read before the answer. A connection that is closed on unread data is reset, and then
-# a client that was still sending never sees why it was refused.
-_DRAINED_BYTES: Final = 32 * 1024 * 1024
-_DRAINED_SECONDS: Final = 10.0
-
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -54,13 +51,15 @@ class Admission:
 class Gate:
     """Wraps MLflow's ASGI application.
 
-    The platform's own paths go to ``own``, open and admitted requests to ``inner``; all others are refused here.
-    Credentials stop here as well: MLflow never sees a token or the cookie, so that nothing behind it can pass them on.
+    The platform's own paths go to ``own``, those of the compute backend with a token to ``compute``, open and admitted
+    requests to ``inner``; all others are refused here. Credentials stop here as well: MLflow and the compute backend
+    never see a token or the cookie, so that nothing behind them can pass them on.
     """
 
-    def __init__(self, inner: ASGIApp, own: ASGIApp, authority: Authority) -> None:
+    def __init__(self, inner: ASGIApp, own: ASGIApp, compute: ASGIApp, authority: Authority) -> None:
         self._inner = inner
         self._own = own
+        self._compute = compute
         self._authority = authority
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,13 +80,16 @@ class Gate:
         if path in OPEN_PATHS:
             await self._inner(_without_credentials(scope), receive, send)
             return
+        if scope["path"] == COMPUTE_PREFIX or scope["path"].startswith(f"{COMPUTE_PREFIX}/"):
+            await self._serve_compute(scope, receive, send)
+            return
         admission = self._admit(scope)
         if isinstance(admission, Response):
-            await _drain(scope, receive)
+            await drain(scope, receive)
             await admission(scope, receive, send)
             return
         if scope["path"].startswith(CLOSED_PATH):
-            await _drain(scope, receive)
+            await drain(scope, receive)
             refusal = "Refused: the MLflow Assistant is switched off, because it runs commands on the server"
             await PlainTextResponse(refusal, 403)(scope, receive, send)
             return
@@ -99,13 +101,22 @@ class Gate:
                 inner = Badge(inner, admission.username)
         await inner(scope, receive, send)
 
+    async def _serve_compute(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request to the compute backend, which is for programs: the browser's cookie opens nothing there."""
+        try:
+            bearer = self._authority.bearer(_bearer_token(Headers(scope=scope)))
+        except RefusedTokenError as error:
+            await drain(scope, receive)
+            await JSONResponse({"detail": str(error)}, 401, _UNAUTHORIZED)(scope, receive, send)
+            return
+        await self._compute({**_without_credentials(scope), BEARER: bearer}, receive, send)
+
     def _admit(self, scope: Scope) -> Admission | Response:
         """Say who sent the request, or how to refuse it."""
         headers = Headers(scope=scope)
         try:
             if "authorization" in headers:
-                user = self._authority.bearer(_bearer_token(headers))
-                return Admission(user.name, by_cookie=False)
+                return Admission(self._authority.bearer(_bearer_token(headers)).user.name, by_cookie=False)
             user = self._authority.session(_session_cookie(headers))
         except RefusedTokenError as error:
             if _is_navigation(scope, headers):
@@ -127,9 +138,11 @@ def _bearer_token(headers: Headers) -> str:
     """Return the token of the Authorization header, with or without the scheme.
 
     Raises:
-        RefusedTokenError: The header is empty, there are two, or it has another scheme.
+        RefusedTokenError: There is no header, it is empty, there are two, or it has another scheme.
     """
     values = headers.getlist("authorization")
+    if not values:
+        raise RefusedTokenError("'Authorization' header missing")
     words = values[0].split()
     if words and words[0].lower() == "bearer":
         del words[0]
@@ -186,22 +199,3 @@ def _without_origin(scope: Scope) -> Scope:
     MLflow takes every origin but localhost for a foreign one, and would block its own page under a public name.
     """
     return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"origin"]}
-
-
-async def _drain(scope: Scope, receive: Receive) -> None:
-    """Read and drop the body of a refused request, within limits. A client that waits for leave to send it has none."""
-    if "expect" in Headers(scope=scope):
-        return
-
-    async def read() -> None:
-        remaining = _DRAINED_BYTES
-        while remaining > 0:
-            message = await receive()
-            remaining -= len(message.get("body", b""))
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                return
-
-    try:
-        await asyncio.wait_for(read(), _DRAINED_SECONDS)
-    except asyncio.TimeoutError:
-        return

@@ -1,13 +1,11 @@
-"""The server processes: started as one group, watched, and stopped as one group."""
+"""The server processes: started, watched, and stopped together."""
 
 from __future__ import annotations
 
 import http.client
 import os
 import secrets
-import signal
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -16,16 +14,17 @@ from typing import TYPE_CHECKING, Final
 from mantik.auth.urls import Origin
 from mantik.exceptions import ConfigurationError, PlatformError
 from mantik.server.config import HEALTH_PATH, INSTANCE_HEADER
+from mantik.server.group import LIFELINE, ProcessGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from mantik.server.compute.config import ComputeConfig
     from mantik.server.config import ServerConfig
 
 STARTUP_SECONDS: Final = 120.0
 
-_STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
 _PORT_ATTEMPTS: Final = 5
 _LOG_LINES: Final = 15
@@ -63,6 +62,7 @@ class ServerOptions:
         artifacts_destination: Where MLflow keeps artifacts.
         workers: How many worker processes answer requests.
         allowed_hosts: The values of the Host header that are served, as MLflow takes them; empty for MLflow's default.
+        compute: The compute backend beside it, if there is one.
     """
 
     host: str
@@ -71,6 +71,7 @@ class ServerOptions:
     artifacts_destination: str
     workers: int
     allowed_hosts: str = ""
+    compute: ComputeConfig | None = None
 
     @property
     def is_local(self) -> bool:
@@ -79,31 +80,14 @@ class ServerOptions:
 
 
 class ServerProcess:
-    """The running server: MLflow's command, uvicorn, and its workers.
-
-    They are one process group in a session of its own. Their standard input is a pipe that nobody writes to: they see
-    its end when this process ends, in whatever way, and stop.
-    """
+    """The running server: MLflow's command, uvicorn, and its workers."""
 
     def __init__(self, config: ServerConfig, options: ServerOptions) -> None:
         """Start the processes. They are not ready yet."""
-        self.config = replace(config, lifeline=0, instance=secrets.token_hex(8))
+        self.config = replace(config, lifeline=LIFELINE, instance=secrets.token_hex(8))
         self.options = options
         self._log_start = _open_log(config.log)
-        lifeline, self._our_end = os.pipe()
-        try:
-            with config.log.open("ab") as log:
-                self._popen = subprocess.Popen(  # noqa: S603 - our own interpreter and a list of arguments
-                    _command(options),
-                    stdin=lifeline,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=_environment(self.config, options),
-                    start_new_session=True,
-                    umask=0o077,
-                )
-        finally:
-            os.close(lifeline)
+        self._group = ProcessGroup(_command(options), environment(self.config, options), config.log)
 
     @property
     def url(self) -> str:
@@ -113,7 +97,7 @@ class ServerProcess:
 
     def is_running(self) -> bool:
         """Tell whether the server has not ended."""
-        return self._popen.poll() is None
+        return self._group.is_running()
 
     def is_ready(self) -> bool:
         """Tell whether this very server answers requests."""
@@ -139,26 +123,8 @@ class ServerProcess:
         return not self.is_running() and "address already in use" in self.log_tail().lower()
 
     def stop(self) -> None:
-        """Stop every process of the group, gently and then firmly. Returns when none is left."""
-        self._signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while self._is_group_alive() and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        self._signal(signal.SIGKILL)
-        self._popen.wait()
-        os.close(self._our_end)
-
-    def _is_group_alive(self) -> bool:
-        self._popen.poll()
-        return self._signal(0)
-
-    def _signal(self, number: int) -> bool:
-        try:
-            os.killpg(self._popen.pid, number)
-        except (ProcessLookupError, PermissionError):
-            # macOS reports a group of which only zombies are left as one that may not be signalled.
-            return False
-        return True
+        """Stop every process of the server, gently and then firmly. Returns when none is left."""
+        self._group.stop()
 
 
 def start(config: ServerConfig, options: ServerOptions, is_cancelled: Callable[[], bool]) -> ServerProcess | None:
@@ -200,7 +166,8 @@ def _command(options: ServerOptions) -> list[str]:
     return command
 
 
-def _environment(config: ServerConfig, options: ServerOptions) -> dict[str, str]:
+def environment(config: ServerConfig, options: ServerOptions) -> dict[str, str]:
+    """Return all variables of the platform's processes."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -209,6 +176,7 @@ def _environment(config: ServerConfig, options: ServerOptions) -> dict[str, str]
     return {
         **inherited,
         **config.to_environment(),
+        **(options.compute.to_environment() if options.compute is not None else {}),
         # Not as an argument: a database's URI holds its password, and every user of the machine can list arguments.
         "MLFLOW_BACKEND_STORE_URI": options.backend_store_uri,
         # Jobs would run in processes that call the server back without a token.

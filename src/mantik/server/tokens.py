@@ -32,6 +32,8 @@ ISSUER: Final = "mantik-server"
 CLIENT_ID: Final = "mantik"
 REFRESH_LIFETIME: Final = 30 * 24 * 3600.0
 SESSION_LIFETIME: Final = 12 * 3600.0
+# The login of a job ends with the job, not with time: this is only longer than any job.
+JOB_REFRESH_LIFETIME: Final = 10 * 365 * 24 * 3600.0
 
 _ALGORITHM: Final = "HS256"
 _KEY_BYTES: Final = 32
@@ -64,13 +66,14 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a good token says about its bearer."""
+    """What a good token says about its bearer; `job` is the compute job that it was given to, if it was."""
 
     user_id: str
     username: str
     generation: int
     jti: str
     expires_at: float
+    job: str | None = None
 
 
 class TokenIssuer:
@@ -85,10 +88,17 @@ class TokenIssuer:
         }
         self._clock = clock
 
-    def issue(self, user: User, use: TokenUse) -> Token:
-        """Return a new token of this kind for ``user``."""
+    def issue(self, user: User, use: TokenUse, job: str | None = None) -> Token:
+        """Return a new token of this kind for ``user``.
+
+        Args:
+            user: Who is its bearer.
+            use: What it is good for.
+            job: The id of the compute job that acts for the user, if one does. Whether the job is over is for
+                `Authority` to say: of itself a refresh token of a job is good for years.
+        """
         now = self._clock()
-        lifetime = self._lifetimes[use]
+        lifetime = JOB_REFRESH_LIFETIME if job is not None and use == "refresh" else self._lifetimes[use]
         expires_at = math.floor(now + lifetime) if lifetime >= _WHOLE_SECONDS_FROM else round(now + lifetime, 3)
         claims = {
             "sub": user.id,
@@ -100,6 +110,7 @@ class TokenIssuer:
             "jti": str(uuid.uuid4()),
             "username": user.name,
             "generation": user.generation,
+            **({} if job is None else {"job": job}),
         }
         text = jwt.encode({"alg": _ALGORITHM, "typ": "JWT"}, claims, self._key, algorithms=[_ALGORITHM])
         return Token(text, expires_at)
@@ -127,7 +138,9 @@ class TokenIssuer:
             raise RefusedTokenError("Token issued by unauthorized client")
         if claims.get("token_use") != use:
             raise RefusedTokenError(f"Token type {str(claims.get('token_use'))!r} not allowed ({use!r} required)")
-        return Claims(claims["sub"], claims["username"], claims["generation"], claims["jti"], claims["exp"])
+        return Claims(
+            claims["sub"], claims["username"], claims["generation"], claims["jti"], claims["exp"], claims.get("job")
+        )
 
 
 def load_signing_key(path: Path) -> bytes:

@@ -12,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 from mantik.exceptions import PlatformError
-from mantik.testing.processes import end_groups, family
+from mantik.testing.processes import end_groups, end_users_of, family
 from mantik.testing.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class Platform:
         token_lifetime: Seconds for which an access token is valid.
         workers: Number of server processes.
         port: The port on 127.0.0.1. Default: a free one, chosen at the first start.
+        compute: Who runs jobs: ``local`` as processes of this machine, which go on over `kill` and `restart` and are
+            ended by `stop`, or ``slurm``. Default: nobody, and submissions are refused.
+        compute_slots: How many CPUs jobs have with ``local``. Default: those of the machine.
     """
 
     def __init__(  # noqa: PLR0913  # a platform's settings; all but the folder are keywords
@@ -63,6 +66,8 @@ class Platform:
         token_lifetime: float = 3600.0,
         workers: int = 1,
         port: int = 0,
+        compute: Literal["none", "local", "slurm"] = "none",
+        compute_slots: int | None = None,
     ) -> None:
         self._given_data = data
         self._temporary: Path | None = None
@@ -71,6 +76,8 @@ class Platform:
         self._token_lifetime = token_lifetime
         self._workers = workers
         self._port = port
+        self._compute = compute
+        self._compute_slots = compute_slots
         self._has_user = False
         self._process: subprocess.Popen[bytes] | None = None
         self._read_back: ReadBack | None = None
@@ -182,6 +189,8 @@ class Platform:
         Stopping twice is harmless.
         """
         self._end(signal.SIGTERM)
+        if self._compute == "local" and (self._given_data or self._temporary):
+            end_users_of(self.data.absolute() / "compute" / "jobs")
         if self._read_back is not None:
             self._read_back.close()
             self._read_back = None
@@ -241,6 +250,9 @@ class Platform:
     def _launch(self) -> None:
         command = [*_MANTIK, "server", "--host", "127.0.0.1", "--port", str(self._port), "--data", str(self.data)]
         command += ["--token-lifetime", str(self._token_lifetime), "--workers", str(self._workers)]
+        command += ["--compute", self._compute]
+        if self._compute_slots is not None:
+            command += ["--compute-slots", str(self._compute_slots)]
         # A file and not a pipe: nobody has to read along, so the server can never block on what it prints.
         with tempfile.TemporaryFile() as output:
             self._process = process = subprocess.Popen(  # noqa: S603  # our own command

@@ -15,7 +15,7 @@ from mantik.testing.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["RunningProcess", "end_groups", "family", "running_processes"]
+__all__ = ["RunningProcess", "end_groups", "end_users_of", "family", "running_processes"]
 
 _PROC = Path("/proc")
 _END_SECONDS = 10.0
@@ -78,6 +78,36 @@ def end_groups(groups: Iterable[int]) -> None:
         deadline=_END_SECONDS,
         what="the end of the processes",
     )
+
+
+def end_users_of(folder: Path) -> None:
+    """End the processes that have something below a folder in an argument or a variable, with SIGKILL.
+
+    That is how the jobs of a platform are found, which are nobody's children. Where there is no /proc there are none.
+
+    Raises:
+        TimeoutError: One did not end within 10 s.
+    """
+    mark = f"{folder}{os.sep}".encode()
+
+    def all_ended() -> bool:
+        found = [process for process in running_processes() if process.pid != os.getpid() and _mentions(process, mark)]
+        for process in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(process.pid, signal.SIGKILL)
+        return not found
+
+    wait_until(all_ended, deadline=_END_SECONDS, what="the end of the jobs")
+
+
+def _mentions(process: RunningProcess, mark: bytes) -> bool:
+    for name in ("cmdline", "environ"):
+        # Another user's, or ended in the meantime.
+        with contextlib.suppress(OSError):
+            words = (_PROC / str(process.pid) / name).read_bytes().split(b"\0")
+            if any(word.rpartition(b"=")[2].startswith(mark) for word in words):
+                return True
+    return False
 
 
 def _lines_of_proc() -> Iterator[str]:

@@ -1,0 +1,206 @@
+"""Dispatchers beside a server that has none of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mantik.server.compute.dispatcher import dispatcher_for
+from mantik.server.compute.folders import JobFolders
+from mantik.server.compute.jobs import Job, State
+from mantik.server.compute.processes import marked, send
+from mantik.server.compute.testimony import Ended
+from mantik.server.tokens import TokenIssuer
+from mantik.testing import FaultProxy, Refuse, wait_until
+
+from .intake import Intake
+from .machine_room import mlproject
+from .projects import CONFIG, archive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DEADLINE = 90.0
+
+
+@pytest.fixture(scope="module")
+def intake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Intake]:
+    """A server that takes jobs and runs none."""
+    intake = Intake(tmp_path_factory.mktemp("intake") / "data")
+    yield intake
+    intake.process.stop()
+    for folder in intake.compute.jobs.iterdir():
+        send(marked("MANTIK_JOB_ID", folder.name, session=None, since=0), signal.SIGKILL)
+
+
+def submitted(intake: Intake, command: str, **resources: object) -> Job:
+    """Submit a job with this entry point."""
+    config = json.dumps({"Resources": {"Queue": "batch", **resources}})
+    answer = intake.submit(archive({"MLproject": mlproject(command), CONFIG: config}), mlflow_parameters="{}")
+    assert answer.status_code == 201, answer.text
+    return job_now(intake, answer.json()["job_id"])
+
+
+def job_now(intake: Intake, job_id: str) -> Job:
+    """Return a job as it is now."""
+    job = intake.jobs.get(job_id)
+    assert job
+    return job
+
+
+def ended(intake: Intake, job: Job) -> Job:
+    """Return a job when it is over."""
+    wait_until(lambda: intake.jobs.is_over(job.job_id), deadline=DEADLINE, what=f"the end of {job}")
+    return job_now(intake, job.job_id)
+
+
+def wait_for_file(intake: Intake, job: Job, name: str) -> Path:
+    """Wait for a file of a job's project."""
+    path = JobFolders(intake.compute.folder, job.job_id).project / name
+    wait_until(path.exists, deadline=DEADLINE, what=f"{name} of {job}")
+    return path
+
+
+def run_status(intake: Intake, job: Job) -> str:
+    """Return the status of a job's run."""
+    return {run["run_id"]: run["status"] for run in intake.runs()}[job.run_id]
+
+
+@contextlib.contextmanager
+def dispatching(intake: Intake, **changes: object) -> Iterator[None]:
+    """Run a dispatcher in a thread."""
+    config = replace(intake.compute, **{"url": intake.process.url, **changes})  # type: ignore[arg-type]
+    dispatcher, stop = dispatcher_for(intake.config, config), threading.Event()
+    thread = threading.Thread(target=dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+class DispatcherProcess:
+    """A dispatcher as the command starts it, at the end of a lifeline."""
+
+    def __init__(self, intake: Intake, log: Path) -> None:
+        self._log = log
+        config = replace(intake.config, lifeline=0)
+        compute = replace(intake.compute, url=intake.process.url)
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mantik.server.compute.dispatcher"],
+                env={**os.environ, **config.to_environment(), **compute.to_environment()},
+                stdin=subprocess.PIPE,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def wait_for(self, text: str) -> None:
+        """Wait until it has logged a text."""
+        wait_until(lambda: text in self._log.read_text(), deadline=DEADLINE, what=f"{text!r} in the log")
+
+    def cut(self) -> int:
+        """Cut the lifeline, and return how the process ended."""
+        assert self.process.stdin
+        self.process.stdin.close()
+        return self.process.wait(DEADLINE)
+
+
+def test_jobs_take_the_slots_they_ask_for_in_their_order(intake: Intake) -> None:
+    """A job that needs more slots than are free is waited for, and not overtaken; it has as many CPUs."""
+    with dispatching(intake, slots=2):
+        first = submitted(intake, "touch up; while [ ! -e go ]; do sleep 0.1; done")
+        wait_for_file(intake, first, "up")
+        show = "python -c 'import os; print(os.environ[\"OMP_NUM_THREADS\"], len(os.sched_getaffinity(0)))' >cpus"
+        wide, last = submitted(intake, show, CPUs=2), submitted(intake, "true")
+        (JobFolders(intake.compute.folder, first.job_id).project / "go").touch()
+        jobs = [ended(intake, job) for job in (first, wide, last)]
+    assert [job.state for job in jobs] == [State.SUCCEEDED] * 3
+    times = [job.started_at or "" for job in jobs]
+    assert times == sorted(times)
+    assert (jobs[0].ended_at or "") <= times[1]
+    assert (jobs[1].ended_at or "") <= times[2]
+    cpus = min(2, len(os.sched_getaffinity(0)))
+    assert (JobFolders(intake.compute.folder, wide.job_id).project / "cpus").read_text() == f"{cpus} {cpus}\n"
+
+
+def test_end_is_told_when_somebody_listens(intake: Intake) -> None:
+    """While the platform refuses connections a job is not over; then its end is told, and only then it is."""
+    with FaultProxy(intake.process.url) as proxy:
+        proxy.fault(Refuse())
+        with dispatching(intake, url=proxy.url):
+            job = submitted(intake, "exit 3")
+            folders = JobFolders(intake.compute.folder, job.job_id)
+            wait_until(lambda: Ended.load(folders), deadline=DEADLINE, what="the end of the program")
+            refused = len(proxy.requests)
+            wait_until(lambda: len(proxy.requests) >= refused + 2, deadline=DEADLINE, what="two refused reports")
+            assert not intake.jobs.is_over(job.job_id)
+            assert run_status(intake, job) == "SCHEDULED"
+            proxy.clear()
+            job = ended(intake, job)
+    assert (job.state, job.exit_code, job.reason) == (State.FAILED, 3, "its program ended with exit code 3")
+    assert run_status(intake, job) == "FAILED"
+
+
+def test_jobs_survive_their_dispatcher(intake: Intake, tmp_path: Path) -> None:
+    """A dispatcher whose lifeline is cut stops and leaves its jobs running; the next one, which waited, adopts them."""
+    one = DispatcherProcess(intake, tmp_path / "one.log")
+    job = submitted(intake, "touch up; while [ ! -e go ]; do sleep 0.1; done; echo run >>runs")
+    up = wait_for_file(intake, job, "up")
+    two = DispatcherProcess(intake, tmp_path / "two.log")
+    two.wait_for("Another dispatcher has the queue")
+    assert one.cut() == 0
+    (up.parent / "go").touch()
+    job = ended(intake, job)
+    assert (job.state, run_status(intake, job)) == (State.SUCCEEDED, "FINISHED")
+    assert (up.parent / "runs").read_text() == "run\n"
+    assert two.cut() == 0
+
+
+def test_trouble_of_one_job_is_not_that_of_the_next(intake: Intake) -> None:
+    """Jobs with files that cannot be used, with a configuration of another version, and with a lost run fail alone."""
+    no_folder, changed, no_run = (submitted(intake, "true") for _ in range(3))
+    state = JobFolders(intake.compute.folder, no_folder.job_id).state
+    state.touch()
+    _write(intake, changed, backend_config='{"Resources": {"Queue": "batch", "Runtime": "soon"}}')
+    _write(intake, no_run, run_id="0" * 32)
+    sound = submitted(intake, "true")
+    with dispatching(intake):
+        jobs = [ended(intake, job) for job in (no_folder, changed, no_run, sound)]
+    assert [job.state for job in jobs] == [State.FAILED, State.FAILED, State.SUCCEEDED, State.SUCCEEDED]
+    assert "'soon' is no duration" in jobs[1].reason
+    assert [run_status(intake, job) for job in (no_folder, changed, sound)] == ["FAILED", "FAILED", "FINISHED"]
+
+
+def _write(intake: Intake, job: Job, **columns: str) -> None:
+    """Write into the database what nobody writes."""
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(intake.compute.database)) as database, database:
+        for name, value in columns.items():
+            database.execute(f"UPDATE jobs SET {name} = ? WHERE job_id = ?", (value, job.job_id))  # noqa: S608
+
+
+def test_login_is_of_the_user_and_for_the_job(intake: Intake) -> None:
+    """What a job finds in its home is a login of its user's that is bound to the job, readable by nobody else."""
+    with dispatching(intake):
+        job = submitted(intake, "cat $MANTIK_HOME/tokens/*.json >login; stat -c %a $MANTIK_HOME/tokens/*.json >mode")
+        job = ended(intake, job)
+    project = JobFolders(intake.compute.folder, job.job_id).project
+    login = json.loads((project / "login").read_text())
+    issuer = TokenIssuer(intake.config.signing_key.read_bytes(), 3600.0)
+    for use in ("access", "refresh"):
+        claims = issuer.check(login[f"{use}_token"], use)  # type: ignore[arg-type]
+        assert (claims.user_id, claims.username, claims.job) == (job.user_id, "alice", job.job_id)
+    assert (project / "mode").read_text() == "600\n"
