@@ -39,6 +39,7 @@ test: $(VENV)/.ready-dev  ## run the test suite
 
 torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, record every estimator as a whole
 	KILLS=200 $(BIN)/python -m pytest -q tests/durability/test_kills.py
+	THOROUGH=1 $(BIN)/python -m pytest -q -m thorough --timeout=1200
 	WHOLE_ESTIMATORS=1 $(BIN)/python -m pytest -q --timeout=1200 tests/integrations/sklearn/test_estimators.py
 
 matrix: $(VENV)/.ready-dev  ## track between versions of MLflow: older clients, older servers

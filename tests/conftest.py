@@ -19,6 +19,14 @@ _PREFIXES = ("MANTIK_", "MLFLOW_")
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what takes long to `make torture`."""
+    if os.environ.get("THOROUGH") != "1":
+        long = [item for item in items if item.get_closest_marker("thorough") is not None]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture
 def blank_environment(tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """No setting of mantik or MLflow, a home of its own, and everything as before afterwards."""

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +32,7 @@ from mantik.server.compute.folders import JobFolders
 from mantik.server.compute.job_tokens import JobTokens
 from mantik.server.compute.jobs import JobStore, State
 from mantik.server.compute.run_reports import RunReports
+from mantik.server.compute.watch import Watch
 from mantik.server.config import ServerConfig
 from mantik.server.store import Store
 from mantik.server.tokens import TokenIssuer, load_signing_key
@@ -50,37 +51,11 @@ _TROUBLE_PAUSE: Final = 2.0
 _CANCEL_PAUSE: Final = 5.0
 _BEGIN_PAUSE: Final = 5.0
 _NO_ROOM_PAUSE: Final = 1.0
-_LAST_PAUSE: Final = 10.0
 _LOCK_PAUSE: Final = 0.5
 _CLAIMS_AT_ONCE: Final = 16
 _THREADS: Final = 4
 # How often it is tried to send what a job has left, over about a minute.
 _DELIVERIES: Final = 8
-
-
-@dataclass
-class _Watch:
-    """What this process remembers of a job that is not over. The next one finds it out again.
-
-    Attributes:
-        end: What was seen of its end, when nothing of it ran any more.
-        is_begun: Whether its beginning was told.
-        begin_at: When to tell it again.
-        generation: Of which password the job's login is.
-        cancel_at: When to ask for its end again.
-        conclude_at: When to conclude it again.
-        conclusions: How often that was tried.
-        undelivered: How often its leftovers could not be delivered.
-    """
-
-    end: Observation | None = None
-    is_begun: bool = False
-    begin_at: float = 0.0
-    generation: int | None = None
-    cancel_at: float = 0.0
-    conclude_at: float = 0.0
-    conclusions: int = 0
-    undelivered: int = 0
 
 
 class Dispatcher:
@@ -106,7 +81,7 @@ class Dispatcher:
         # To start a job may take minutes where commands are run on a login node: that must hold up nobody's end.
         self._starts = Errands("start", _THREADS)
         self._reporting = Errands("report", _THREADS)
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[str, Watch] = {}
         self._claim_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
@@ -124,7 +99,7 @@ class Dispatcher:
         active = self._store.active()
         waiting = [job for job in self._store.to_cancel() if job.state is State.QUEUED and job.executor_id is None]
         known = {job.job_id for job in [*active, *waiting]}
-        self._watches = {job_id: self._watches.get(job_id) or _Watch() for job_id in known}
+        self._watches = {job_id: self._watches.get(job_id) or Watch() for job_id in known}
         for job in waiting:
             self._guarded(job, self._take_out)
         # Before any claim: what runs already has its share of the machine.
@@ -133,17 +108,17 @@ class Dispatcher:
         self._claim(active)
         return bool(known)
 
-    def _guarded(self, job: Job, look: Callable[[Job, _Watch], None]) -> None:
+    def _guarded(self, job: Job, look: Callable[[Job, Watch], None]) -> None:
         try:
             look(job, self._watches[job.job_id])
         except Exception:  # one job's trouble is not the next one's
             _logger.exception("Job %s is in trouble; it is tried again.", job.job_id)
 
-    def _take_out(self, job: Job, watch: _Watch) -> None:
+    def _take_out(self, job: Job, watch: Watch) -> None:
         """Conclude a job that was cancelled in the queue."""
         self._conclude(job, watch, Observation(State.CANCELLED, is_delivered=True))
 
-    def _look_after(self, job: Job, watch: _Watch) -> None:
+    def _look_after(self, job: Job, watch: Watch) -> None:
         folders = self._folders(job)
         if job.executor_id is None:
             self._start_again(job, watch)
@@ -161,7 +136,7 @@ class Dispatcher:
         else:
             self._note(job, watch, seen)
 
-    def _start_again(self, job: Job, watch: _Watch) -> None:
+    def _start_again(self, job: Job, watch: Watch) -> None:
         """Start a job that was claimed, if the last dispatcher was killed before the start, or right after it."""
         if self._starts.is_busy(job.job_id):
             return
@@ -170,7 +145,7 @@ class Dispatcher:
         if now is not None and now.state is State.STARTING and now.executor_id is None:
             self._starts.do(job.job_id, partial(self._start, now, watch))
 
-    def _note(self, job: Job, watch: _Watch, seen: Observation) -> None:
+    def _note(self, job: Job, watch: Watch, seen: Observation) -> None:
         """Keep what is new of a job that goes on."""
         found = {"state": seen.state, "nodes": seen.nodes, "started_at": seen.started_at}
         new = {name: value for name, value in found.items() if value is not None and value != getattr(job, name)}
@@ -200,10 +175,10 @@ class Dispatcher:
             if job is None:
                 return
             taken += job.slots
-            watch = self._watches[job.job_id] = _Watch()
+            watch = self._watches[job.job_id] = Watch()
             self._starts.do(job.job_id, partial(self._start, job, watch))
 
-    def _start(self, job: Job, watch: _Watch) -> None:
+    def _start(self, job: Job, watch: Watch) -> None:
         folders = self._folders(job)
         watch.generation = self._tokens.log_in(job, folders)
         if watch.generation is None:
@@ -220,7 +195,7 @@ class Dispatcher:
             _logger.info("Job %s is started as %s.", job.job_id, executor_id)
             self._store.update(job.job_id, executor=self._executor.name, executor_id=executor_id)
 
-    def _begin(self, job: Job, watch: _Watch, seen: Observation) -> None:
+    def _begin(self, job: Job, watch: Watch, seen: Observation) -> None:
         try:
             self._reports.begin(job, seen)
         except UnavailableError as error:
@@ -228,13 +203,12 @@ class Dispatcher:
         else:
             watch.is_begun = True
 
-    def _conclude(self, job: Job, watch: _Watch, seen: Observation) -> None:
+    def _conclude(self, job: Job, watch: Watch, seen: Observation) -> None:
         if time.monotonic() >= watch.conclude_at:
             self._report(job, partial(self._try_to_conclude, job, watch, seen))
 
-    def _try_to_conclude(self, job: Job, watch: _Watch, seen: Observation) -> None:
-        watch.conclude_at = time.monotonic() + min(_LAST_PAUSE, 2.0 ** min(watch.conclusions, 10) / 2)
-        watch.conclusions += 1
+    def _try_to_conclude(self, job: Job, watch: Watch, seen: Observation) -> None:
+        watch.next_conclusion()
         problem: Exception
         try:
             job = self._conclusions.conclude(job.job_id, seen, is_last_try=watch.undelivered >= _DELIVERIES - 1)

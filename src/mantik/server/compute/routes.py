@@ -98,7 +98,9 @@ class ComputeRoutes:
             jobs, total = self._store.of_user(bearer.user.id, offset=offset, limit=limit)
         else:
             jobs, total = [self._own_job(bearer, bearer.job)], 1
-        return JSONResponse({"jobs": [self._as_json(job) for job in jobs], "total": total}, headers=HEADERS)
+        # Asked for before an upload: so the client knows what is too large without sending it.
+        headers = {**HEADERS, "Mantik-Archive-Limit": str(self._config.archive_limit)}
+        return JSONResponse({"jobs": [self._as_json(job) for job in jobs], "total": total}, headers=headers)
 
     def _show(self, request: Request) -> Response:
         return JSONResponse(self._as_json(self._job(request)), headers=HEADERS)
