@@ -75,7 +75,7 @@ def main() -> tuple[str, keras.Model]:
         description="A network of two convolutions for handwritten digits of 8 x 8 pixels.",
         log_freq=5,  # metrics of every fifth batch, beside those of the epochs
         log_model="best",  # the model with the weights of the epoch that has the least val_loss
-        log_evaluation=True,  # a table of predictions, a confusion matrix, and images
+        log_evaluation=True,  # a table of predictions, a confusion matrix, and a picture of samples
     )
     model = build_model()
     model.fit(
