@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,6 +26,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("thorough") is not None]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(autouse=True)
+def no_autologging_left() -> Iterator[None]:
+    """Leave scikit-learn as it was, whatever a test has switched on."""
+    yield
+    autologging = sys.modules.get("mantik.integrations.sklearn.autologging")
+    if autologging is not None:
+        autologging.switch_off()
 
 
 @pytest.fixture
