@@ -18,9 +18,10 @@ mpl.use("Agg")  # draw into files, also where there is no screen
 
 import matplotlib.pyplot as plt  # after the choice of the backend
 import mlflow
+import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, log_loss, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -30,8 +31,8 @@ import mantik
 
 def main() -> str:
     """Train, track, and return the id of the run."""
-    # Logs in and switches on MLflow's autologging: every fit below is recorded with its parameters and its data. The
-    # model is logged further down, once, with an example of its input.
+    # Logs in. From here on each fit is recorded with its parameters, its data, scores and pictures, and so is how the
+    # model does on other data. The model is logged further down, once, with an example of its input.
     mantik.autolog(log_models=False, silent=True)
     mlflow.set_experiment("quickstart")
 
@@ -53,12 +54,16 @@ def main() -> str:
         for k in range(1, 6):
             mlflow.log_metric("test_top_k_accuracy", top_k_accuracy_score(test_labels, probabilities, k=k), step=k)
 
+        wrong = np.flatnonzero(predictions != test_labels)
         with TemporaryDirectory() as folder:
-            picture = Path(folder) / "confusion_matrix.png"
-            ConfusionMatrixDisplay.from_predictions(test_labels, predictions, cmap="Blues", colorbar=False)
-            plt.title("Which digit was taken for which")
-            plt.savefig(picture, dpi=150, bbox_inches="tight")
-            plt.close()
+            picture = Path(folder) / "mistakes.png"
+            figure, axes = plt.subplots(2, 5, figsize=(8, 4), layout="constrained")
+            for place, one in zip(axes.flat, wrong, strict=False):
+                place.imshow(test_images[one].reshape(8, 8), cmap="gray_r")
+                place.set_title(f"{test_labels[one]} taken for {predictions[one]}", fontsize="medium")
+                place.axis("off")
+            figure.savefig(picture, dpi=150)
+            plt.close(figure)
             mlflow.log_artifact(str(picture))
 
         mlflow.sklearn.log_model(model, name="digits-model", input_example=test_images[:2])

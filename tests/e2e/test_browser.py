@@ -79,12 +79,15 @@ def test_sign_in_see_the_run_sign_out(page: Page, run_link: str, mantik_platform
     assert page.get_by_text("image_size").count() >= 1
     keep(page, "3-run")
 
+    # Charts are drawn when they come into view.
+    page.set_viewport_size({"width": 1280, "height": 5000})
     page.goto(f"{run_link}/model-metrics")
     page.get_by_text("test_top_k_accuracy").first.wait_for()
     keep(page, "4-metrics")
+    page.set_viewport_size({"width": 1280, "height": 900})
 
     page.goto(f"{run_link}/artifacts")
-    page.get_by_text("confusion_matrix.png").first.click()
+    page.get_by_text("mistakes.png").first.click()
     page.locator("img[src^='blob:'], img[src*='artifact']").first.wait_for()
     keep(page, "5-picture")
 

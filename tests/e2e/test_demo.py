@@ -35,7 +35,7 @@ def test_the_demo_ends_by_itself_where_there_is_no_terminal(tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for words in ("digits (finished)", "test_accuracy", "digits-model", "confusion_matrix.png", "/#/experiments/"):
+    for words in ("digits (finished)", "test_accuracy", "digits-model", "mistakes.png", "/#/experiments/"):
         assert words in done.stdout
     assert "password" not in done.stdout.lower()
     assert "\x1b" not in done.stdout
@@ -108,7 +108,7 @@ def test_what_the_quickstart_tracks_is_on_the_platform(mantik_platform: Platform
     curve = held.metric_history(run_id, "test_top_k_accuracy")
     assert [point.step for point in curve] == [1, 2, 3, 4, 5]
     assert sorted(point.value for point in curve) == [point.value for point in curve]
-    assert picture_size(held.download(run_id, "confusion_matrix.png")) > (300, 300)
+    assert picture_size(held.download(run_id, "mistakes.png")) > (300, 300)
     (model,) = [model for model in held.logged_models(run.experiment_id) if model.source_run_id == run_id]
     assert model.status == "LOGGED_MODEL_READY"
 

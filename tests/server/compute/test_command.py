@@ -63,6 +63,22 @@ def test_slurm_has_to_be_there_and_to_reach_the_platform(tmp_path: Path) -> None
     assert "--public-url" in done.stderr
 
 
+def test_platform_starts_while_slurm_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its controller may come up later: the platform serves meanwhile, and says what it does not know."""
+    monkeypatch.setenv("PATH", slurm(tmp_path / "bin", ""))
+    away = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"
+    (tmp_path / "bin" / "sinfo").write_text(f"#!/bin/sh\necho '{away}' >&2\nexit 1\n")
+    running = RunningPlatform(tmp_path / "data", "--compute", "slurm")
+    running.add_user("alice")
+    answer = running.get("/compute-backend/jobs", running.access_token("alice"))
+    running.process.send_signal(signal.SIGTERM)
+    _, said = running.process.communicate(timeout=DEADLINE)
+    assert answer.status_code == 200, answer.text
+    assert f"Warning: Slurm does not say which machines it has: {away}" in said
+    assert f"Only jobs on this machine reach the platform at {running.url}." in said
+    assert "--public-url" in said
+
+
 def test_set_up_reaches_the_processes(tmp_path: Path) -> None:
     """What the command was told comes out of the environment as it went in; what cannot be meant is an error."""
     config = ComputeConfig(tmp_path / "c", "slurm", 3, 1234, 5, "https://mlflow.lab.example")

@@ -183,6 +183,61 @@ def test_trouble_of_one_job_is_not_that_of_the_next(intake: Intake) -> None:
     assert [run_status(intake, job) for job in (no_folder, changed, sound)] == ["FAILED", "FAILED", "FINISHED"]
 
 
+def test_jobs_of_another_executor_are_left_alone(intake: Intake) -> None:
+    """A platform that is told to use Slurm instead leaves a local job as it is, and says so; then it is adopted."""
+    with dispatching(intake):
+        job = submitted(intake, "touch up; while [ ! -e go ]; do sleep 0.1; done")
+        up = wait_for_file(intake, job, "up")
+        wait_until(lambda: job_now(intake, job.job_id).state is State.RUNNING, deadline=DEADLINE, what="RUNNING")
+    with dispatching(intake, executor="slurm"):
+        reason = "it belongs to the executor 'local', which is not in use"
+        wait_until(lambda: job_now(intake, job.job_id).reason == reason, deadline=DEADLINE, what=reason)
+        assert job_now(intake, job.job_id).state is State.RUNNING
+    assert run_status(intake, job) == "RUNNING"
+    with dispatching(intake):
+        wait_until(lambda: not job_now(intake, job.job_id).reason, deadline=DEADLINE, what="no reason")
+        (up.parent / "go").touch()
+        job = ended(intake, job)
+    assert (job.state, job.executor, job.reason) == (State.SUCCEEDED, "local", "")
+
+
+def test_job_that_another_executor_may_have_started_is_not_started_again(intake: Intake) -> None:
+    """A dispatcher that was killed during a hand-over to Slurm left no number; the job takes no slots of local ones."""
+    job = submitted(intake, "echo run >>runs")
+    claimed = intake.jobs.claim_next()
+    assert claimed
+    assert claimed.job_id == job.job_id
+    intake.jobs.update(job.job_id, executor="slurm")
+    with dispatching(intake, slots=1):
+        other = ended(intake, submitted(intake, "true"))
+    job = job_now(intake, job.job_id)
+    assert other.state is State.SUCCEEDED
+    assert (job.state, job.reason) == (State.STARTING, "it belongs to the executor 'slurm', which is not in use")
+    assert not (JobFolders(intake.compute.folder, job.job_id).project / "runs").exists()
+    intake.jobs.update(job.job_id, executor="local")
+    with dispatching(intake):
+        assert ended(intake, job).state is State.SUCCEEDED
+
+
+def test_job_is_marked_while_it_is_handed_over(intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executor is known before it has a number there, and is taken back where nothing was handed over."""
+    sbatch, asked, go = (tmp_path / name for name in ("sbatch", "asked", "go"))
+    wait = f"touch {asked}; while [ ! -e {go} ]; do sleep 0.1; done"
+    sbatch.write_text(f"#!/bin/sh\n{wait}\necho 'Batch job submission failed: connect failure' >&2\nexit 1\n")
+    sbatch.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with dispatching(intake, executor="slurm"):
+        job = submitted(intake, "true")
+        wait_until(asked.exists, deadline=DEADLINE, what="sbatch")
+        handed = job_now(intake, job.job_id)
+        go.touch()
+        wait_until(lambda: not job_now(intake, job.job_id).executor, deadline=DEADLINE, what="the job in the queue")
+    assert (handed.state, handed.executor, handed.executor_id) == (State.STARTING, "slurm", None)
+    with dispatching(intake):
+        job = ended(intake, job)
+    assert (job.state, job.executor) == (State.SUCCEEDED, "local")
+
+
 def _write(intake: Intake, job: Job, **columns: str) -> None:
     """Write into the database what nobody writes."""
     import sqlite3

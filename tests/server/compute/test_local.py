@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mantik.compute.backend_config import BackendConfig
 from mantik.server.compute.executors import CannotRunError, NoRoomError
 from mantik.server.compute.executors.machine import Machine
 from mantik.server.compute.jobs import State, now
 from mantik.server.compute.processes import Identity, processes
+from mantik.server.compute.program import command_line
+from mantik.server.compute.task import Share, Task
 from mantik.server.compute.testimony import Started
 from mantik.testing import wait_until
 
-from .machine_room import DEADLINE, MachineRoom, mlproject
+from .machine_room import DEADLINE, NO_PLATFORM, MachineRoom, mlproject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -415,6 +418,30 @@ def test_images_are_run_by_whichever_program_there_is(room: MachineRoom, tmp_pat
     assert room.end(without).exit_code == 127
     assert "neither apptainer nor singularity" in room.log(without)
     assert room.end(absent).reason == "the image none.sif is not in the project"
+
+
+@pytest.mark.parametrize(
+    ("resources", "options", "expected"),
+    [
+        ({"GPUsPerNode": 2}, ["--cleanenv"], ["--nv", "--cleanenv"]),
+        ({"GPUsPerNode": 2}, ["--cleanenv", "--nv"], ["--cleanenv", "--nv"]),
+        ({"GPUsPerNode": 0}, [], []),
+        ({}, [], []),
+    ],
+)
+def test_images_see_the_gpus_that_were_asked_for(
+    room: MachineRoom, resources: dict[str, object], options: list[str], expected: list[str]
+) -> None:
+    """Whoever gives them: a batch system does not say in the task which ones."""
+    image = {"Path": "/images/one.sif", "Type": "remote", "Options": options}
+    job = room.job("true", resources=resources, Apptainer=image)
+    folders = room.folders(job)
+    for share in (Share(), Share(gpus=("GPU-1", "GPU-2"))):
+        task = Task.of(job, NO_PLATFORM, "slurm", share=share)
+        environment = BackendConfig.from_mapping(job.backend_config).environment
+        line = command_line(task, environment, folders, "true")
+        after = line[line.index(str(folders.root)) + 1 :]
+        assert after == [*expected, "/images/one.sif", "bash", "-c", "true"]
 
 
 def test_parameters_are_no_commands(room: MachineRoom) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import socket
 import sqlite3
 import subprocess
@@ -21,6 +22,8 @@ from .projects import form
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     from .conftest import Backend
 
@@ -125,6 +128,22 @@ def test_nothing_but_drafts_is_cleared(backend: Backend) -> None:
     assert dead.is_dir()
 
 
+@pytest.fixture
+def impatient(tracking_store: SqlAlchemyStore) -> Iterator[None]:
+    """Let MLflow wait half a second for a database that is locked; it has no setting for its twenty."""
+    from sqlalchemy import event
+
+    def shortened(
+        _connection: object, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> tuple[str, object]:
+        return re.sub(r"(?<=PRAGMA busy_timeout = )\d+", "500", statement), parameters
+
+    event.listen(tracking_store.engine, "before_cursor_execute", shortened, retval=True)
+    yield
+    event.remove(tracking_store.engine, "before_cursor_execute", shortened)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_run_that_mlflow_cannot_take_back_is_kept_in_mind(backend: Backend) -> None:
     """While MLflow's database does not answer, the draft stays; a later worker clears it, and submissions say 503."""
     killed_worker(backend, "run made")

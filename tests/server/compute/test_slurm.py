@@ -169,14 +169,16 @@ def test_project_tracks_in_slurm(limited: Job, backend: RunningBackend) -> None:
 
 
 def test_queue_outlives_tokens(limited: Job, slurm: Slurm, backend: RunningBackend) -> None:
-    """A job that waits in Slurm longer than its token lives tracks all the same; one that is cancelled never runs."""
+    """A job that waits longer than its token lives says why, and tracks then; one that is cancelled never runs."""
+    reason = "it waits in Slurm: PartitionDown"
     slurm.update("PartitionName=all", "State=DOWN")
     try:
-        waiting = backend.submit("python train.py", {"train.py": OPEN}, resources=ALL)
+        waiting = backend.submit("python train.py", {"train.py": GATED}, resources=ALL)
         cancelled = backend.submit("touch ran", resources=ALL)
         for job in (waiting, cancelled):
             assert slurm.wait(number(backend, job), "PENDING")["Reason"] == "PartitionDown"
-            wait_until(lambda job=job: backend.job(job.job_id).state is State.QUEUED, deadline=DEADLINE)
+            wait_until(lambda job=job: backend.job(job.job_id).reason == reason, deadline=DEADLINE, what=reason)
+            assert backend.job(job.job_id).state is State.QUEUED
             assert backend.run(job).status == "SCHEDULED"
         backend.cancel(cancelled)
         ended = backend.end(cancelled)
@@ -194,6 +196,9 @@ def test_queue_outlives_tokens(limited: Job, slurm: Slurm, backend: RunningBacke
         wait_until(is_expired, deadline=DEADLINE, what="the end of the token")
     finally:
         slurm.update("PartitionName=all", "State=UP")
+    wait_until(lambda: backend.job(waiting.job_id).state is State.RUNNING, deadline=DEADLINE, what="RUNNING")
+    assert backend.job(waiting.job_id).reason == ""
+    (backend.folders(waiting).project / "go").touch()
     assert backend.end(waiting).state is State.SUCCEEDED, backend.log(waiting)
     run = backend.run(waiting)
     assert (run.status, run.metrics["loss"]) == ("FINISHED", 0.5)

@@ -120,6 +120,9 @@ class Dispatcher:
 
     def _look_after(self, job: Job, watch: Watch) -> None:
         folders = self._folders(job)
+        if not self._is_ours(job):
+            self._leave(job)
+            return
         if job.executor_id is None:
             self._start_again(job, watch)
             return
@@ -136,6 +139,16 @@ class Dispatcher:
         else:
             self._note(job, watch, seen)
 
+    def _is_ours(self, job: Job) -> bool:
+        return job.executor in {"", self._executor.name}
+
+    def _leave(self, job: Job) -> None:
+        """Say why nothing happens to a job: the platform was told to use another executor since it was started."""
+        reason = f"it belongs to the executor {job.executor!r}, which is not in use"
+        if job.reason != reason:
+            _logger.warning("Job %s is left alone: %s.", job.job_id, reason)
+            self._store.update(job.job_id, reason=reason)
+
     def _start_again(self, job: Job, watch: Watch) -> None:
         """Start a job that was claimed, if the last dispatcher was killed before the start, or right after it."""
         if self._starts.is_busy(job.job_id):
@@ -147,7 +160,7 @@ class Dispatcher:
 
     def _note(self, job: Job, watch: Watch, seen: Observation) -> None:
         """Keep what is new of a job that goes on."""
-        found = {"state": seen.state, "nodes": seen.nodes, "started_at": seen.started_at}
+        found = {"state": seen.state, "reason": seen.reason, "nodes": seen.nodes, "started_at": seen.started_at}
         new = {name: value for name, value in found.items() if value is not None and value != getattr(job, name)}
         if new:
             job = self._store.update(job.job_id, **new)
@@ -165,7 +178,7 @@ class Dispatcher:
         if time.monotonic() < self._claim_at:
             return
         slots = self._executor.slots
-        taken = sum(job.slots for job in active if self._watches[job.job_id].end is None)
+        taken = sum(job.slots for job in active if self._is_ours(job) and self._watches[job.job_id].end is None)
         for _ in range(_CLAIMS_AT_ONCE):
             # Where nobody is, the first one comes, however many it asks for: who asks for too many is told so.
             free = slots - taken if slots is not None and taken else None
@@ -184,16 +197,18 @@ class Dispatcher:
         if watch.generation is None:
             self._conclude(job, watch, _cannot_run("its user was removed"))
             return
+        # Before the start: if this process is killed in between, this executor alone can tell whether it was started.
+        self._store.update(job.job_id, executor=self._executor.name)
         try:
             executor_id = self._executor.start(job, folders)
         except NoRoomError:
             self._claim_at = time.monotonic() + _NO_ROOM_PAUSE
-            self._store.update(job.job_id, state=State.QUEUED)
+            self._store.update(job.job_id, state=State.QUEUED, executor="")
         except (CannotRunError, ConfigurationError, OSError) as error:
             self._conclude(job, watch, _cannot_run(str(error)))
         else:
             _logger.info("Job %s is started as %s.", job.job_id, executor_id)
-            self._store.update(job.job_id, executor=self._executor.name, executor_id=executor_id)
+            self._store.update(job.job_id, executor_id=executor_id)
 
     def _begin(self, job: Job, watch: Watch, seen: Observation) -> None:
         try:

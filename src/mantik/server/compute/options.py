@@ -86,13 +86,24 @@ class ComputeOptions:
 def reachable_by_jobs(config: ComputeConfig, url: str) -> ComputeConfig:
     """Return the set-up with the platform's address as jobs reach it: the public one, or else ``url``.
 
+    While Slurm does not say which machines it has, it is only said that jobs may not reach the platform: Slurm being
+    away must not keep the platform from coming back.
+
     Raises:
         ConfigurationError: Jobs on other machines do not reach it.
     """
     config = replace(config, url=config.url or url)
     origin = Origin.of(config.url)
     if config.executor == "slurm" and origin is not None and origin.is_loopback:
-        others = _other_nodes()
+        try:
+            others = _other_nodes()
+        except OSError as error:
+            click.echo(
+                f"Warning: Slurm does not say which machines it has: {error}\nOnly jobs on this machine reach the "
+                f"platform at {config.url}. If there are other machines, name its address with --public-url.",
+                err=True,
+            )
+            return config
         if others:
             raise ConfigurationError(
                 f"Jobs on {others[0]} cannot reach the platform at {config.url}, which is this machine only. Name its "
@@ -175,13 +186,17 @@ _OPTIONS: Final = (
 
 
 def _other_nodes() -> list[str]:
-    """Return the machines of the Slurm cluster that are not this one."""
+    """Return the machines of the Slurm cluster that are not this one.
+
+    Raises:
+        OSError: Slurm does not say.
+    """
     command = ["sinfo", "--noheader", "--Node", "--format=%n"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SLURM_SECONDS, check=False)  # noqa: S603 - fixed
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ConfigurationError(f"Slurm does not say which machines it has: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{command[0]} has not answered within {_SLURM_SECONDS} s") from error
     if done.returncode != 0:
-        raise ConfigurationError(f"Slurm does not say which machines it has: {done.stderr.strip()}")
+        raise ConnectionError(done.stderr.strip() or f"{command[0]} ended with exit code {done.returncode}")
     here = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn(), "localhost"}
     return sorted(set(done.stdout.split()) - here)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mantik.compute.backend_config import BackendConfig
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -104,7 +106,9 @@ def shell_variables(variables: JobEnvironment, environment: Environment) -> dict
 
 def _apptainer(task: Task, image: Apptainer, folders: JobFolders) -> list[str]:
     options = list(image.options)
-    if task.share.gpus and "--nv" not in options:
+    # What was asked for: a batch system gives GPUs, and the task does not say which.
+    gpus = BackendConfig.from_mapping(task.backend_config).resources.gpus_per_node
+    if gpus and "--nv" not in options:
         options.insert(0, "--nv")
     path = str(folders.project / image.path) if image.is_local else image.path
     # The login and the spool of the job are beside the project.
