@@ -525,3 +525,9 @@ def test_errors_cross_processes() -> None:
     assert (str(wrong), wrong.mistakes) == ("no", ("a", "b"))
     late = pickle.loads(pickle.dumps(JobTimeoutError("late", "job-1")))  # noqa: S301
     assert (str(late), late.job_id) == ("late", "job-1")
+
+
+def test_the_argument_order_of_other_releases(client: ComputeBackendClient, project: Path) -> None:
+    """Who calls by position as some releases of the public client want it is told the order here."""
+    with pytest.raises(ProjectError, match="run_name="):
+        client.submit_run("a name", 1, str(project), {}, {"Resources": {"Queue": "batch"}})  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ DEFAULTS = (
     ".mantik/",
     "mlruns/",
     "mlartifacts/",
+    "mlflow.db",
     "__pycache__/",
     ".ipynb_checkpoints/",
     ".mypy_cache/",

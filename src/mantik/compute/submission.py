@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -81,7 +82,16 @@ class Submission:
         Raises:
             ProjectError: It cannot be submitted; names all mistakes.
         """
-        mistakes, folder = Mistakes(), Path(mlproject_path).expanduser()
+        mistakes = Mistakes()
+        if not isinstance(mlproject_path, str | os.PathLike):
+            # For some releases of the public client the run's name came first.
+            mistakes.add(
+                "mlproject_path",
+                f"{shown(mlproject_path)} is no folder. In this order come experiment_id, mlproject_path, "
+                "mlflow_parameters, backend_config and entry_point; a name is given as run_name=...",
+            )
+            mistakes.raise_if_any(_SUBJECT)
+        folder = Path(mlproject_path).expanduser()
         experiment = _experiment(experiment_id, mistakes)
         if run_name is not None and (
             not run_name.strip() or not run_name.isprintable() or len(run_name) > _LONGEST_NAME
