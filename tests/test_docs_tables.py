@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,12 @@ def test_each_row_names_a_test(adapter: str) -> None:
     assert [row for row in claims if not REFERENCE.search(row)] == []
 
 
-@pytest.mark.parametrize(("adapter", "name"), [("lightning", "MantikLogger"), ("keras", "MantikCallback")])
+@pytest.mark.parametrize(
+    ("adapter", "name"),
+    [("lightning", "MantikLogger"), ("keras", "MantikCallback"), ("scikit-learn", "sklearn_autolog")],
+)
 def test_all_options_are_listed(adapter: str, name: str) -> None:
-    """The table has the arguments of the constructor, in their order, and their defaults where it names them."""
+    """The table has the arguments of what is called, in their order, and their defaults where it names them."""
     how_to = (ROOT / "docs" / "how-to" / f"track-{adapter}.md").read_text(encoding="utf-8")
     table = how_to.partition("## Options")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE)
@@ -46,6 +50,14 @@ def test_all_options_are_listed(adapter: str, name: str) -> None:
     assert {name: ast.literal_eval(default.strip("`")) for name, default in named.items()} == {
         name: arguments[name].default for name in named
     }
+
+
+def test_the_gallery_is_whole() -> None:
+    """The page shows each picture that is there, each of them is drawn by the tool, and none is large."""
+    pictures = {path.stem: path for path in (ROOT / "docs" / "images" / "sklearn").glob("*.png")}
+    assert set(re.findall(r"images/sklearn/(\w+)\.png", page("scikit-learn-pictures"))) == set(pictures)
+    assert set(runpy.run_path(str(ROOT / "tools" / "draw_gallery.py"))["GALLERY"]) == set(pictures)
+    assert {name: size for name, path in pictures.items() if (size := path.stat().st_size) > 60_000} == {}
 
 
 def page(adapter: str) -> str:

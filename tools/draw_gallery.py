@@ -159,7 +159,9 @@ GALLERY: dict[str, Callable[[], Picture]] = {
     "precision_recall_curve": lambda: of_evaluation(
         "precision_recall_curve", logistic(), split(load_breast_cancer, 2), "malignant"
     ),
-    "calibration_curve": lambda: of_evaluation("calibration_curve", GaussianNB(), split(load_digits)),
+    "calibration_curve": lambda: of_evaluation(
+        "calibration_curve", RandomForestClassifier(50, random_state=0), split(load_digits)
+    ),
     "predicted_vs_true": lambda: of_evaluation("predicted_vs_true", diabetes(), split(load_diabetes, scaled=False)),
     "residuals": lambda: of_evaluation("residuals", diabetes(), split(load_diabetes, scaled=False)),
     "cv_results": lambda: of_search(
