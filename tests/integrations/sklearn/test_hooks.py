@@ -245,3 +245,23 @@ def test_routing_of_metadata_is_as_before(noted: list[str]) -> None:
         search = GridSearchCV(model, {"C": [1.0]}, cv=2).fit(X, Y, sample_weight=np.ones(40), colour="blue")
     assert search.best_estimator_.colour_ == "blue"
     assert noted[-1] == "GridSearchCV.fit"
+
+
+def test_hooks_that_come_back_are_none(noted: list[str]) -> None:
+    """Where something puts a hook back that was taken away, it tells of nothing, and a later one stands in its place."""
+    first = Hooks(("fit",), {}, old := Noting())
+    first.put()
+    stale = vars(LogisticRegression)["fit"]
+    first.take_away()
+    plain = vars(LogisticRegression)["fit"]
+    LogisticRegression.fit = stale  # type: ignore[method-assign]
+    try:
+        LogisticRegression().fit(X, Y)
+        again = Hooks(("fit",), {}, new := Noting())
+        again.put()
+        LogisticRegression().fit(X, Y)
+        again.take_away()
+    finally:
+        LogisticRegression.fit = plain
+    assert (old.calls, new.calls) == ([], ["LogisticRegression.fit"])
+    assert noted == []

@@ -50,16 +50,26 @@ class Observer(Protocol):
         """Make a call of a function and return what comes of it."""
 
 
+class _Set:
+    """Hooks that are put in and taken away together."""
+
+    is_put = False
+
+
 class _MethodHook:
     """Stands in place of a method in its class."""
 
-    def __init__(self, method: Any, name: str, observer: Observer) -> None:  # noqa: ANN401
+    def __init__(self, method: Any, name: str, observer: Observer, together: _Set) -> None:  # noqa: ANN401
         self.method = method
         self.name = name
         self.observer = observer
+        self.together = together
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:  # noqa: ANN401
         bound = self.method.__get__(instance, owner)
+        if not self.together.is_put:
+            # MLflow has put it back when it took its own method away.
+            return bound
         if not isinstance(instance, BaseEstimator) or not is_outermost() or getattr(bound, "__self__", None) is None:
             return bound
 
@@ -117,7 +127,10 @@ class _FunctionHook:
     """Stands between a function and the decorator around it."""
 
     def __init__(self, function: Callable[..., Any], name: str, observer: Observer) -> None:
+        # MLflow's autologging may have wrapped it once more: what scikit-learn itself wraps is what everybody calls.
         inner: Callable[..., Any] = getattr(function, "__wrapped__", function)
+        while hasattr(inner, "__wrapped__"):
+            function, inner = inner, inner.__wrapped__
         self._cell = next((cell for cell in function.__closure__ or () if cell.cell_contents is inner), None)
         self._inner = inner
 
@@ -154,13 +167,14 @@ class Hooks:
         self._methods = tuple(methods)
         self._functions = [_FunctionHook(function, name, observer) for name, function in functions.items()]
         self._observer = observer
+        self._set = _Set()
         self._put: list[tuple[type, str, _MethodHook]] = []
         self._announcing: list[tuple[type, object]] = []
 
     def put(self) -> None:
         """Put them in: for all estimators that there are, and for those whose classes are yet to be made."""
-        for kind in (BaseEstimator, *_subclasses(BaseEstimator)):
-            self._watch(kind)
+        self._set.is_put = True
+        self.put_again()
         for base in (BaseEstimator, TransformerMixin):
             self._watch_new(base)
         for hook in self._functions:
@@ -173,6 +187,7 @@ class Hooks:
 
     def take_away(self) -> None:
         """Leave everything as it was."""
+        self._set.is_put = False
         for base, before in self._announcing:
             if before is None:
                 del base.__init_subclass__
@@ -192,8 +207,12 @@ class Hooks:
                 method = vars(owner).get(name)
                 if method is None:
                     continue
-                if not isinstance(method, _MethodHook) and hasattr(method, "__get__"):
-                    hook = _MethodHook(method, name, self._observer)
+                if isinstance(method, _MethodHook) and method.together is self._set:
+                    break
+                while isinstance(method, _MethodHook) and not method.together.is_put:
+                    method = method.method
+                if hasattr(method, "__get__"):
+                    hook = _MethodHook(method, name, self._observer, self._set)
                     try:
                         setattr(owner, name, hook)
                     except TypeError:
