@@ -3,7 +3,8 @@
 Each callback has a process of its own, in which the same training runs in turn with Keras's `CSVLogger`, without a
 callback and with the callback in question, in the next round the other way round. Requests with points are answered by
 a proxy at once: a platform on this machine would take the training's processors. Each epoch is a value, compared with
-the same epoch of the same round: a machine that is disturbed for a second costs one value and not a round.
+the same epoch of the same round: a machine that is disturbed for a second costs one value and not a round. The time for
+which processors were at work, in all threads, is told beside the time that has passed: others disturb it less.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ KIND, BATCHES, EPOCHS, ROUNDS = sys.argv[1], *map(int, sys.argv[2:5])
 
 class Clock(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
-        self.moments = [time.perf_counter()]
+        self.moments = [(time.perf_counter(), time.process_time())]
     def on_epoch_end(self, epoch, logs=None):
-        self.moments.append(time.perf_counter())
+        self.moments.append((time.perf_counter(), time.process_time()))
 
 def callback_of(kind):
     if kind == "csv":
@@ -76,7 +77,7 @@ def fit(kind, epochs=EPOCHS):
     if "mantik" in sys.modules:
         # What one leaves behind is not to be sent while another one is timed.
         sys.modules["mantik"].flush(60)
-    return [end - begin for begin, end in zip(clock.moments, clock.moments[1:])]
+    return [[end[0] - begin[0], end[1] - begin[1]] for begin, end in zip(clock.moments, clock.moments[1:])]
 
 kinds = ("csv", "none", KIND)
 [fit(kind, 1) for kind in kinds]
@@ -88,7 +89,7 @@ print("FOUND", json.dumps(rows), flush=True)
 """
 
 
-def callbacks(platform: Platform, home: str, peers: Path, rounds: int) -> list[Figure]:
+def callbacks(platform: Platform, home: str, peers: Path, rounds: int) -> tuple[list[Figure], list[Figure]]:
     """Time a batch of a training with each callback, and with `CSVLogger` and without one beside it.
 
     Args:
@@ -97,9 +98,13 @@ def callbacks(platform: Platform, home: str, peers: Path, rounds: int) -> list[F
         peers: Python of an environment that has wandb; its callback is left out where it cannot be imported, as it
             needs TensorFlow.
         rounds: Trainings per figure; each of their epochs is a value.
+
+    Returns:
+        The time that has passed, and the time that processors were at work.
     """
     token = mantik.init_tracking().token
-    figures = []
+    passed: list[Figure] = []
+    worked: list[Figure] = []
     with FaultProxy(platform.url) as proxy:
         answer = Status(200, "{}", headers={"Content-Type": "application/json"})
         proxy.fault(answer, path="/api/2.0/mlflow/runs/log-batch")
@@ -113,14 +118,14 @@ def callbacks(platform: Platform, home: str, peers: Path, rounds: int) -> list[F
         ):
             rows = _measure(python, kind, settings, rounds)
             names = (f"CSVLogger, beside {name}", f"no callback, beside {name}", name)
-            if rows:
-                columns = zip(names, zip(*rows, strict=True), strict=True)
-                figures += [Figure(what, column).per(BATCHES) for what, column in columns]
-    return figures
+            for number, figures in enumerate((passed, worked)):
+                columns = zip(*[[times[number] for times in row] for row in rows], strict=True)
+                figures += [Figure(what, column).per(BATCHES) for what, column in zip(names, columns, strict=False)]
+    return passed, worked
 
 
-def _measure(python: str, kind: str, settings: Mapping[str, str], rounds: int) -> list[list[float]]:
-    """Return seconds by round and epoch: with `CSVLogger`, without a callback, and with the callback.
+def _measure(python: str, kind: str, settings: Mapping[str, str], rounds: int) -> list[list[list[float]]]:
+    """Return pairs of seconds by round and epoch: with `CSVLogger`, without a callback, and with the callback.
 
     Empty where the callback needs TensorFlow.
 
@@ -138,7 +143,7 @@ def _measure(python: str, kind: str, settings: Mapping[str, str], rounds: int) -
         )
     line = next((line for line in done.stdout.splitlines() if line.startswith("FOUND ")), None)
     if line is not None:
-        rows: list[list[float]] = json.loads(line.removeprefix("FOUND "))
+        rows: list[list[list[float]]] = json.loads(line.removeprefix("FOUND "))
         return rows
     if "No module named 'tensorflow'" in done.stderr:
         return []

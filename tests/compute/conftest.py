@@ -29,7 +29,7 @@ entry_points:
 """
 CONFIG = """\
 Environment:
-  Python: /opt/venv
+  Python: /home/ada/venv
 Resources:
   Queue: batch
   Runtime: 12h
@@ -61,3 +61,10 @@ def service() -> Iterator[StandIn]:
 def client(service: StandIn, blank_environment: pytest.MonkeyPatch) -> ComputeBackendClient:
     """Make a client as users do who have everything at hand."""
     return ComputeBackendClient(service.url, "", "", "", service.url, "the-token")
+
+
+def log_in(environment: pytest.MonkeyPatch, service: StandIn) -> None:
+    """Set what a user sets."""
+    environment.setenv("MLFLOW_TRACKING_URI", service.url)
+    environment.setenv("MANTIK_USERNAME", "ada")
+    environment.setenv("MANTIK_PASSWORD", "right")

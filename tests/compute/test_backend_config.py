@@ -132,10 +132,10 @@ def test_old_spellings_mean_the_same(tmp_path: Path) -> None:
     assert (config.resources.cpus, config.resources.memory_per_node, config.resources.nodes) == (2, 2**30, 1)
 
 
-@pytest.mark.parametrize("python", ["/opt/venv", {"Path": "/opt/venv"}])
+@pytest.mark.parametrize("python", ["/home/ada/venv", {"Path": "/home/ada/venv"}])
 def test_both_spellings_of_python(python: object) -> None:
     """A virtual environment is a path or a mapping with one."""
-    assert BackendConfig.from_mapping(inside(Python=python)).environment.python == "/opt/venv"
+    assert BackendConfig.from_mapping(inside(Python=python)).environment.python == "/home/ada/venv"
 
 
 def test_all_spellings_of_commands_go_together() -> None:
@@ -188,7 +188,7 @@ MISTAKES = [
     ({"Resources": "batch"}, "Resources: 'batch' is no mapping, expected e.g. {Queue: batch, Runtime: 12h}"),
     ({}, "Resources: is missing, expected at least {Queue: ...}"),
     ({**QUEUE, "Queue": "batch"}, "Queue: is unknown; it belongs below Resources"),
-    ({**QUEUE, "Python": "/opt/venv"}, "Python: is unknown; it belongs below Environment"),
+    ({**QUEUE, "Python": "/home/ada/venv"}, "Python: is unknown; it belongs below Environment"),
     ({**QUEUE, "Enviroment": {}}, "Enviroment: is unknown; did you mean Environment?"),
     ({**QUEUE, "Exclude": ["!"]}, "Exclude[0]: '!' is no pattern, expected e.g. '*.sif' or data/"),
     ({**QUEUE, "Exclude": ["a", {}]}, "Exclude[1]: {} is no text, expected a list of patterns"),

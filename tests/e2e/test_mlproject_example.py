@@ -1,18 +1,24 @@
-"""The example of a project, submitted from Python and from the command line to a real platform that runs its jobs."""
+"""The example of a project, submitted from Python and from the command line to a real platform that runs its jobs.
+
+Where no executor is named, one does for all: the client does not know which it is.
+"""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from mantik.testing import Platform
+from tests.integrations.slurm import Slurm, why_no_slurm
 from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
@@ -23,7 +29,10 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PROJECT = EXAMPLES / "mlproject"
 DEFAULT_EXPERIMENT = "0"
+NO_SLURM = why_no_slurm()
 SECONDS = 180
+
+LOCAL = pytest.mark.parametrize("executor", ["local"], indirect=True)
 
 LOAD = """
     import mlflow
@@ -35,6 +44,15 @@ LOAD = """
     """
 
 
+@pytest.fixture(
+    scope="module",
+    params=["local", pytest.param("slurm", marks=pytest.mark.skipif(NO_SLURM is not None, reason=str(NO_SLURM)))],
+)
+def executor(request: pytest.FixtureRequest) -> Literal["local", "slurm"]:
+    """Return who runs the jobs."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the working directory of the user, which is the home too."""
@@ -42,10 +60,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
-    """A platform that runs jobs on this machine."""
-    with Platform(compute="local") as platform:
-        yield platform
+def platform(
+    executor: Literal["local", "slurm"], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """A platform that runs jobs."""
+    with contextlib.ExitStack() as running:
+        if executor == "slurm":
+            running.enter_context(slurm_with_a_batch_queue(tmp_path_factory.mktemp("slurm")))
+        yield running.enter_context(Platform(compute=executor))
+
+
+@contextlib.contextmanager
+def slurm_with_a_batch_queue(folder: Path) -> Iterator[None]:
+    """Run a Slurm that a platform finds, with the partition that the example asks for."""
+    with Slurm(folder) as slurm, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH"))]:
+            patch.delenv(name)
+        patch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
+        subprocess.run(["scontrol", "create", "PartitionName=batch", "Nodes=ALL"], timeout=SECONDS, check=True)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +89,13 @@ def environment(platform: Platform, folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def submissions(environment: dict[str, str], folder: Path) -> list[subprocess.CompletedProcess[str]]:
-    """Run the example, submit the project on the command line, and submit one that fails; all at the same time."""
+    """Run the example, and submit the project on the command line, at the same time."""
     with ThreadPoolExecutor() as pool:
-        all_of_them = [
+        both = [
             pool.submit(ended, [str(EXAMPLES / "submit_mlproject.py")], environment, folder),
             pool.submit(submitted, "alpha=0.25", environment, folder),
-            pool.submit(submitted, "alpha=-1", environment, folder),
         ]
-        return [one.result() for one in all_of_them]
+        return [one.result() for one in both]
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +110,10 @@ def from_shell(submissions: list[subprocess.CompletedProcess[str]]) -> subproces
     return submissions[1]
 
 
-@pytest.fixture(scope="module")
-def failed(submissions: list[subprocess.CompletedProcess[str]]) -> subprocess.CompletedProcess[str]:
-    """Return what became of the command whose job fails."""
-    return submissions[2]
-
-
 def test_from_python_the_job_runs_as_asked(
     from_python: subprocess.CompletedProcess[str],
     platform: Platform,
+    executor: str,
     environment: dict[str, str],
     folder: Path,
 ) -> None:
@@ -100,22 +127,25 @@ def test_from_python_the_job_runs_as_asked(
     run = platform.read_back.run(said["run_id"])
     assert run.experiment_id == str(said["experiment_id"])
     assert_trained(run, platform, alpha="0.05", l1_ratio="0.2")
+    assert_run_by(executor, run, said["job_id"])
     log = ended(["-m", "mantik", "runs", "logs", said["job_id"]], environment, folder)
     assert (log.returncode, f"r2 of alcohol: {run.metrics['r2']:.3f}" in log.stdout) == (0, True), log.stderr
 
 
 def test_from_the_command_line_the_job_runs_as_asked(
-    from_shell: subprocess.CompletedProcess[str], platform: Platform
+    from_shell: subprocess.CompletedProcess[str], platform: Platform, executor: str
 ) -> None:
     """The output of the job is that of the command, which ends with the job's exit code; defaults fill in."""
     assert from_shell.returncode == 0, from_shell.stderr
     run = platform.read_back.run(run_named_in(from_shell.stderr))
     assert (run.experiment_id, run.name) == (DEFAULT_EXPERIMENT, "from-shell")
     assert_trained(run, platform, alpha="0.25", l1_ratio="0.5")
+    assert_run_by(executor, run, from_shell.stderr.partition("Job ")[2].split()[0].rstrip(":"))
     assert f"rmse of alcohol: {run.metrics['rmse']:.3f}" in from_shell.stdout
     assert "is SUCCEEDED" in from_shell.stderr
 
 
+@LOCAL
 def test_the_model_of_the_job_loads_back(
     from_shell: subprocess.CompletedProcess[str], environment: dict[str, str], folder: Path
 ) -> None:
@@ -124,8 +154,10 @@ def test_the_model_of_the_job_loads_back(
     assert float(output.partition("ESTIMATE ")[2].split()[0]) == pytest.approx(13.0, abs=0.2)
 
 
-def test_a_job_that_fails_says_so(failed: subprocess.CompletedProcess[str], platform: Platform) -> None:
+@LOCAL
+def test_a_job_that_fails_says_so(platform: Platform, environment: dict[str, str], folder: Path) -> None:
     """What scikit-learn does not take ends the job, its run and the command, and its reason is in the output."""
+    failed = submitted("alpha=-1", environment, folder)
     assert failed.returncode == 1, failed.stderr
     assert "The 'alpha' parameter of ElasticNet must be" in failed.stdout
     assert "is FAILED" in failed.stderr
@@ -133,6 +165,7 @@ def test_a_job_that_fails_says_so(failed: subprocess.CompletedProcess[str], plat
     assert (run.status, run.params["alpha"]) == ("FAILED", "-1")
 
 
+@LOCAL
 def test_what_the_project_does_not_take_is_not_submitted(
     environment: dict[str, str], folder: Path, platform: Platform
 ) -> None:
@@ -163,6 +196,14 @@ def assert_trained(run: Run, platform: Platform, *, alpha: str, l1_ratio: str) -
     assert "proline" in json.loads(platform.read_back.download(run.run_id, "coefficients.json"))
     models = platform.read_back.logged_models(run.experiment_id)
     assert [model.status for model in models if model.source_run_id == run.run_id] == ["LOGGED_MODEL_READY"]
+
+
+def assert_run_by(executor: str, run: Run, job_id: str) -> None:
+    """Fail unless the tags of a run say what became of its job, and where."""
+    facts = {"id": job_id, "executor": executor, "queue": "batch", "cpus": "1", "state": "SUCCEEDED", "exit_code": "0"}
+    assert run.tags.items() >= {f"mantik.job.{name}": value for name, value in facts.items()}.items()
+    assert run.tags["mantik.job.nodes"]
+    assert float(run.tags["mantik.job.run_seconds"]) > 0
 
 
 def submitted(parameter: str, environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -92,11 +92,12 @@ _WARM = """
 class Training:
     """One process."""
 
-    def __init__(self, warm: Trainings, pid: int, folder: Path, output: Path) -> None:
+    def __init__(self, warm: Trainings, pid: int, folder: Path, home: Path, output: Path) -> None:
         self.pid = pid
         self.exit_code: int | None = None
         self._warm = warm
         self._folder = folder
+        self._home = home
         self._output = output
 
     @property
@@ -106,10 +107,14 @@ class Training:
 
     @property
     def run_id(self) -> str:
-        """The run, as the line at the start names it, or the receipt where the platform came later."""
+        """The run, as the line at the start names it, or the receipt, or the spool where the platform came later."""
         found = re.search(r"/runs/([0-9a-f]{32})", self.output)
-        assert found is not None, self.output
-        return found[1]
+        if found is not None:
+            return found[1]
+        kept = [json.loads(file.read_text()) for file in self._home.glob(".mantik/**/ids/*.json")]
+        run_ids = [str(identity["server_id"]) for identity in kept if identity["kind"] == "run"]
+        assert len(run_ids) == 1, (run_ids, self.output)
+        return run_ids[0]
 
     def reach(self, name: str) -> None:
         """Wait until it waits at a place."""
@@ -197,7 +202,7 @@ class Trainings:
             "arguments": ["train.py", *arguments],
             "output": str(output),
         }
-        training = Training(self, int(self._ask(order)), folder, output)
+        training = Training(self, int(self._ask(order)), folder, home, output)
         self._started.append(training)
         return training
 

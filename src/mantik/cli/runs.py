@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -13,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from mantik.cli.folders import plain, print_rows
 from mantik.compute.client import ComputeBackendClient
 from mantik.compute.submission import Submission
+from mantik.exceptions import MantikError
 from mantik.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ def runs() -> None:
 
     A JOB_ID is what 'runs submit' and 'runs list' show; the id of the job's run is good as well.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal need not have all letters that jobs write.
+        sys.stdout.reconfigure(errors="replace")
 
 
 @runs.command()
@@ -97,7 +102,11 @@ def submit(  # noqa: PLR0913  # its options
     else:
         click.echo(_submitted(submitted), err=follow)
     if follow:
-        ended = _followed(submitted.job_id, submitted.client, to_stderr=as_json)
+        try:
+            ended = _followed(submitted.job_id, submitted.client, to_stderr=as_json)
+        except MantikError:
+            _say(f"Job {submitted.job_id} was submitted and is not affected by the error. {_again(submitted.job_id)}")
+            raise
         if as_json:
             click.echo(json.dumps(ended.to_mapping()))
         sys.exit(ended.shell_code)
@@ -210,9 +219,8 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def _submitted(run: SubmittedRun) -> str:
-    return (
-        plain(f"Job {run.job_id} was submitted: run {run.run_id} of experiment {run.experiment_id}.") + f"\n{run.link}"
-    )
+    submitted = f"Job {run.job_id} was submitted: run {run.run_id} of experiment {run.experiment_id}."
+    return f"{plain(submitted)}\n{plain(run.link)}"
 
 
 def _followed(job_id: str, client: ComputeBackendClient, *, to_stderr: bool = False) -> Job:
@@ -222,11 +230,15 @@ def _followed(job_id: str, client: ComputeBackendClient, *, to_stderr: bool = Fa
         job = client.wait(job_id)
     except KeyboardInterrupt:
         click.echo(err=True)
-        _say(f"Job {job_id} goes on. Follow it again: mantik runs logs {job_id} --follow")
+        _say(f"Job {job_id} goes on. {_again(job_id)}")
         _say(f"End it: mantik runs cancel {job_id}")
         sys.exit(_INTERRUPTED)
     _say(str(job))
     return job
+
+
+def _again(job_id: str) -> str:
+    return f"Follow it again: mantik runs logs {job_id} --follow"
 
 
 def _print_all(lines: Iterable[str], *, to_stderr: bool = False) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mantik.auth.login import GivenToken, token_source
 from mantik.auth.urls import is_local, normalise_tracking_uri, platform_origin
 from mantik.compute.download import download
+from mantik.compute.home import at_home
 from mantik.compute.job import Job
 from mantik.compute.log import read_log
 from mantik.compute.patience import POLL_SECONDS
@@ -23,6 +24,7 @@ from mantik.compute.waiting import wait_for
 from mantik.exceptions import (
     ConfigurationError,
     MissingSettingsError,
+    UnexpectedAnswerError,
 )
 from mantik.secret import Secret
 from mantik.settings import Settings, UnicoreLogin
@@ -266,7 +268,7 @@ class ComputeBackendClient:
             MantikError: There is no such job of this user, or no answer.
         """
         name = PurePosixPath(path or ".").name or job_id
-        return download(self._service(), f"{_place_of(job_id)}/files", path, Path(to).expanduser() / name)
+        return download(self._service(), f"{_place_of(job_id)}/files", path, at_home(to) / name)
 
     def list(self, offset: int = 0, limit: int = 50) -> builtins.list[Job]:
         """Return the user's jobs, the newest first.
@@ -278,8 +280,10 @@ class ComputeBackendClient:
         Raises:
             MantikError: There is no answer.
         """
-        content = self._service().get("jobs", offset=offset, limit=limit)
-        return [Job.from_mapping(job) for job in content.get("jobs", ())]
+        jobs = self._service().get("jobs", offset=offset, limit=limit).get("jobs")
+        if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+            raise UnexpectedAnswerError("The compute backend answered with something that is no list of jobs.")
+        return [Job.from_mapping(job) for job in jobs]
 
     def __repr__(self) -> str:
         """Show everything but secrets."""
@@ -322,6 +326,6 @@ class ComputeBackendClient:
 
 def _place_of(job_id: str) -> str:
     """Return where a job is below the compute backend's URL."""
-    if not _JOB_ID.fullmatch(job_id):
+    if not isinstance(job_id, str) or not _JOB_ID.fullmatch(job_id):
         raise ConfigurationError(f"{job_id!r} is no id of a job or a run. 'mantik runs list' shows them.")
     return f"jobs/{job_id}"

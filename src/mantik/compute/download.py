@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -36,9 +37,8 @@ def download(service: Service, files: str, path: str | None, target: Path) -> Pa
         ConfigurationError: There is no such file, or the target is there already or cannot be written.
         MantikError: The service does not answer, or refuses.
     """
-    if target.exists():
-        raise ConfigurationError(f"{target} is there already; nothing was downloaded. Move it, or name another folder.")
     wanted = _inside(path)
+    _refuse_to_overwrite(target)
     is_folder = wanted is None or _is_folder(service, files, wanted)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,10 +48,18 @@ def download(service: Service, files: str, path: str | None, target: Path) -> Pa
                 _fetch_folder(service, files, wanted or PurePosixPath(), fetched)
             else:
                 _fetch_file(service, f"{files}/{wanted}", fetched)
+            # Somebody may have made it meanwhile.
+            _refuse_to_overwrite(target)
             fetched.rename(target)
     except OSError as error:
         raise ConfigurationError(f"{target} cannot be written ({error.strerror}).") from None
     return target
+
+
+def _refuse_to_overwrite(target: Path) -> None:
+    # A link that leads nowhere does not exist to Path.exists(), and would be replaced.
+    if os.path.lexists(target):
+        raise ConfigurationError(f"{target} is there already; nothing was downloaded. Move it, or name another folder.")
 
 
 def _inside(path: str | None) -> PurePosixPath | None:

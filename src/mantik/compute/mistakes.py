@@ -34,6 +34,10 @@ class Mistakes:
         """
         self.found.append(f"{place}: {text}" if place else text)
 
+    def has(self, place: str) -> bool:
+        """Tell whether something is wrong at a place."""
+        return any(mistake.startswith(f"{place}: ") for mistake in self.found)
+
     def raise_if_any(self, subject: str) -> None:
         """Raise all of them in one error.
 

@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 
 from requests import codes
 
+from mantik.secret import Secret
+
 if TYPE_CHECKING:
     from requests import Response
 
     from mantik.exceptions import ComputeBackendError
-    from mantik.secret import Secret
 
-__all__ = ["NO_SUCH_ROUTE", "body_of", "object_in", "refusal", "site_of"]
+__all__ = ["NO_SUCH_ROUTE", "body_of", "object_in", "reason_in", "refusal", "site_of"]
 
 NO_SUCH_ROUTE = frozenset({404, 405, 501})
 """What a server says that knows nothing of jobs."""
@@ -39,7 +40,7 @@ def refusal(
         answer: The answer.
         url: The compute backend.
         kind: The error's class.
-        secrets: What the error may not repeat, should the answer do so.
+        secrets: What the error may not repeat, should the answer do so; besides the token that was sent.
     """
     wait = answer.headers.get("Retry-After", "")
     retry_after = float(wait) if wait.isdecimal() else None
@@ -48,6 +49,16 @@ def refusal(
     if retry_after is not None:
         message += f" Try again in {retry_after:.0f} s."
     return kind(message, asked, answer.status_code, retry_after)
+
+
+def reason_in(answer: Response, secrets: tuple[Secret, ...]) -> str:
+    """Return the reason that an answer gives, or that it gives none.
+
+    Args:
+        answer: The answer.
+        secrets: What may not be repeated, should the answer do so; besides the token that was sent.
+    """
+    return _said(answer, secrets)[1]
 
 
 def body_of(answer: Response) -> bytes:
@@ -77,9 +88,7 @@ def site_of(url: str) -> str:
 
 def _message(answer: Response, url: str, secrets: tuple[Secret, ...]) -> str:
     status, site = answer.status_code, site_of(url)
-    body = body_of(answer)
-    words = _words_in(object_in(body) or {}, secrets)
-    said = words or ("a web page" if body.lstrip().startswith(b"<") else "no reason given")
+    words, said = _said(answer, secrets)
     if 300 <= status < 400:  # noqa: PLR2004  # the class of RFC 9110
         return (
             f"{answer.url} redirects (HTTP {status}). Tokens are never sent on: put the final address into "
@@ -97,6 +106,15 @@ def _message(answer: Response, url: str, secrets: tuple[Secret, ...]) -> str:
     if status >= 500:  # noqa: PLR2004  # the class of RFC 9110
         return f"The compute backend at {site} failed (HTTP {status}): {said}"
     return f"The compute backend at {site} says (HTTP {status}): {said}"
+
+
+def _said(answer: Response, secrets: tuple[Secret, ...]) -> tuple[str, str]:
+    """Return the service's own words, empty if there are none, and what to say of them."""
+    body = body_of(answer)
+    # A login renews its token, so the one in the request is not always one that the caller knows.
+    sent = Secret(answer.request.headers.get("Authorization", "").removeprefix("Bearer "))
+    words = _words_in(object_in(body) or {}, (*secrets, sent))
+    return words, words or ("a web page" if body.lstrip().startswith(b"<") else "no reason given")
 
 
 def _words_in(content: dict[str, Any], secrets: tuple[Secret, ...]) -> str:

@@ -13,7 +13,7 @@ from mantik.auth.bearer import BearerAuth
 from mantik.auth.login import GivenToken
 from mantik.auth.transport import CONNECT_TIMEOUT_SECONDS, reason_of
 from mantik.compute.multipart import Form
-from mantik.compute.refusal import NO_SUCH_ROUTE, body_of, object_in, refusal, site_of
+from mantik.compute.refusal import NO_SUCH_ROUTE, body_of, object_in, reason_in, refusal, site_of
 from mantik.exceptions import (
     ComputeBackendError,
     PlatformUnreachableError,
@@ -36,6 +36,8 @@ _UPLOAD_SECONDS = (60.0, 300.0)
 """To hand over the next piece of an upload, and to wait until what was uploaded is unpacked and answered."""
 
 _LIMIT_HEADER = "Mantik-Archive-Limit"
+_NO_ANSWER = frozenset({502, 504})
+"""What a proxy says when the service behind it did not answer, or not in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,8 @@ class Service:
 
         Raises:
             SubmissionError: The service did not take it.
-            PlatformUnreachableError: The upload was interrupted, or there was no answer.
+            PlatformUnreachableError: The upload was interrupted, or there was no answer, at least none of the service
+                itself.
             MantikError: There is no token.
         """
         token = self.source.token()
@@ -169,7 +172,7 @@ class Service:
         url, site, problem = f"{self.url}/submit/{package.experiment_id}", site_of(self.url), ""
         with self._session(GivenToken(token)) as session:
             try:
-                return session.post(
+                answer = session.post(
                     url,
                     data=form,
                     headers={"Content-Type": form.content_type, "Accept": "application/json"},
@@ -177,7 +180,11 @@ class Service:
                     allow_redirects=False,
                 )
             except requests.RequestException as error:
-                problem = reason_of(error)
+                problem = _reason_of(error, _UPLOAD_SECONDS)
+            else:
+                if answer.status_code not in _NO_ANSWER or not form.is_sent:
+                    return answer
+                problem = f"HTTP {answer.status_code}: {reason_in(answer, self.secrets)}"
         # Raised outside the except block: a chained error would carry the request, and with it token and passwords.
         if form.is_sent:
             raise PlatformUnreachableError(
@@ -195,7 +202,7 @@ class Service:
     def _answer(
         self, method: str, path: str, params: Mapping[str, str | int] | None = None
     ) -> Iterator[requests.Response]:
-        url, problem = f"{self.url}/{path}", ""
+        url, timeout, problem = f"{self.url}/{path}", (CONNECT_TIMEOUT_SECONDS, _READ_SECONDS), ""
         with self._session(self.source) as session:
             try:
                 with session.request(
@@ -203,14 +210,14 @@ class Service:
                     url,
                     params=params,
                     headers={"Accept": "application/json"},
-                    timeout=(CONNECT_TIMEOUT_SECONDS, _READ_SECONDS),
+                    timeout=timeout,
                     allow_redirects=False,
                     stream=True,
                 ) as answer:
                     yield answer
                     return
             except requests.RequestException as error:
-                problem = reason_of(error)
+                problem = _reason_of(error, timeout)
         raise PlatformUnreachableError(f"The compute backend at {self.url} cannot be reached: {problem}.", url)
 
     def _session(self, source: TokenSource) -> requests.Session:
@@ -235,6 +242,15 @@ class Service:
         """Raise what an answer says if it is no success."""
         if not 200 <= answer.status_code < 300:  # noqa: PLR2004  # the class of RFC 9110
             raise refusal(answer, self.url, kind, self.secrets)
+
+
+def _reason_of(error: requests.RequestException, timeout: tuple[float, float]) -> str:
+    """Say in plain words why a request got no answer, with the times that it had to connect and to be answered."""
+    if not isinstance(error, requests.Timeout):
+        return reason_of(error)
+    connect, read = timeout
+    is_connecting = isinstance(error, requests.ConnectTimeout)
+    return f"no connection within {connect:.0f} s" if is_connecting else f"no answer within {read:.0f} s"
 
 
 def quoted(path: str) -> str:

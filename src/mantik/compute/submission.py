@@ -14,6 +14,7 @@ from mantik.compute.archive import Archive
 from mantik.compute.backend_config import BackendConfig
 from mantik.compute.document import mapping_in, read_mapping
 from mantik.compute.exclude import Exclusion
+from mantik.compute.home import at_home
 from mantik.compute.mistakes import Mistakes, shown
 from mantik.compute.mlproject import Project
 from mantik.compute.resources import Resources
@@ -91,16 +92,16 @@ class Submission:
                 "mlflow_parameters, backend_config and entry_point; a name is given as run_name=...",
             )
             mistakes.raise_if_any(_SUBJECT)
-        folder = Path(mlproject_path).expanduser()
+        folder = at_home(mlproject_path)
         experiment = _experiment(experiment_id, mistakes)
-        if run_name is not None and (
-            not run_name.strip() or not run_name.isprintable() or len(run_name) > _LONGEST_NAME
-        ):
+        if run_name is not None and not _is_name(run_name):
             mistakes.add(
                 "run_name", f"{shown(run_name)} is no name, expected {_LONGEST_NAME} printable characters at most"
             )
         before = len(mistakes.found)
         project = Project.read(folder, mistakes)
+        if not isinstance(entry_point, str):
+            mistakes.add("entry_point", f"{shown(entry_point)} is no name of an entry point, expected e.g. main")
         is_sound = len(mistakes.found) == before
         if not isinstance(mlflow_parameters, Mapping):
             mistakes.add("mlflow_parameters", f"{shown(mlflow_parameters)} is no mapping of names to values")
@@ -148,7 +149,10 @@ class _Source:
             return cls(_NOTHING)
         if isinstance(given, Mapping):
             return cls._of_mapping(given, mistakes)
-        path = _find(Path(given).expanduser(), folder, mistakes)
+        if not isinstance(given, str | os.PathLike):
+            mistakes.add("backend_config", f"{shown(given)} is neither a file nor what one would hold")
+            return cls(_NOTHING)
+        path = _find(at_home(given), folder, mistakes)
         content = read_mapping(path, str(given), mistakes) if path is not None else None
         if path is None or content is None:
             return cls(_NOTHING)
@@ -171,6 +175,12 @@ class _Source:
         return cls(BackendConfig.read(content or {}, mistakes), name, {name: text.encode()})
 
 
+def _is_name(given: object) -> bool:
+    return (
+        isinstance(given, str) and bool(given.strip()) and given.isprintable() and len(given) <= _LONGEST_NAME
+    )
+
+
 def _experiment(given: object, mistakes: Mistakes) -> int:
     if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
         return given
@@ -182,12 +192,14 @@ def _experiment(given: object, mistakes: Mistakes) -> int:
 
 def _find(path: Path, folder: Path, mistakes: Mistakes) -> Path | None:
     """Find the configuration: a relative path is one in the project, as the contract has it, else one from here."""
-    places = [folder / path] if path.is_absolute() else [folder / path, path]
+    places = [path] if path.is_absolute() else [folder / path, path]
     for place in places:
         if place.is_file():
             return place
     if any(place.is_dir() for place in places):
         mistakes.add(str(path), "it is a folder, expected the file of the backend configuration")
+    elif path.is_absolute():
+        mistakes.add(str(path), "there is no such file")
     else:
         mistakes.add(str(path), f"there is no such file, neither in {folder} nor in {Path.cwd()}")
     return None

@@ -26,7 +26,7 @@ __all__ = ["SubmittedRun"]
 class SubmittedRun:
     """A job that was submitted.
 
-    It can be used like the ``requests.Response`` that early releases returned; refusals are errors.
+    It has what scripts read of the ``requests.Response`` that early releases returned; refusals are errors.
 
     Attributes:
         run_id: The MLflow run that the job tracks to.
@@ -54,8 +54,8 @@ class SubmittedRun:
             UnexpectedAnswerError: It names no run.
         """
         said = object_in(answer.content) or {}
-        run_id, experiment_id = said.get("run_id"), said.get("experiment_id")
-        if not isinstance(run_id, str) or not isinstance(experiment_id, int | str):
+        run_id, experiment_id = said.get("run_id"), str(said.get("experiment_id"))
+        if not isinstance(run_id, str) or not experiment_id.isdecimal():
             raise UnexpectedAnswerError(
                 f"{answer.url} answered (HTTP {answer.status_code}) without naming a run: either a sign-in page of the "
                 "network (captive portal), or no compute backend.",

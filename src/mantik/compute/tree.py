@@ -160,7 +160,7 @@ class _Walk:
 
     def add(self, name: str) -> None:
         """Add a file that is sent whatever excludes it."""
-        if name not in self.members:
+        if name not in self.members and not self._mistakes.has(name):
             target = self._followed(self._root / PurePosixPath(name), name)
             if target is not None:
                 self._add_file(target, name)

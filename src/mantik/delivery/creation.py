@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mantik.delivery.records import Create
     from mantik.delivery.rest import MlflowApi
 
-__all__ = ["OPERATION_TAG", "Creator", "WaitingError"]
+__all__ = ["OPERATION_TAG", "SETTLING_SECONDS", "Creator", "WaitingError"]
 
 OPERATION_TAG = "mantik.op_id"
 """Tag of every run and model that mantik created: which request did it."""
 
-_SETTLING_SECONDS = 15.0
+SETTLING_SECONDS = 15.0
 """A request that nobody answered may still be at work on the server for so long; until then it is not repeated."""
 
 
@@ -121,7 +121,7 @@ class Creator:
             asked_at = max(filter(None, (asked_at, identity.asked_at)), default=None)
         if asked_at is not None:
             self._doubtful.add(identity.local_id)
-            if 0 <= time.time() - asked_at < _SETTLING_SECONDS:
+            if 0 <= time.time() - asked_at < SETTLING_SECONDS:
                 raise WaitingError("the platform may still be at work on an earlier request")
 
     def _ask(self, identity: Identity, body: dict[str, Any]) -> tuple[str, str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sqlite3
-import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -13,9 +10,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Final
 
 from mantik.exceptions import ConfigurationError
+from mantik.server.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 # After this many seconds without a new failure the earlier ones no longer count.
@@ -78,28 +75,7 @@ class Store:
         Raises:
             ConfigurationError: The file cannot be opened, is no database, or was written by a newer mantik.
         """
-        self._path = path
-        self._local = threading.local()
-        try:
-            # SQLite would create the file with the umask's mode; its -wal and -shm files take over this one.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version < _VERSION:
-                self._connection.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(f"The platform's database {path} cannot be opened: {error}") from error
-        if version > _VERSION:
-            raise ConfigurationError(f"The platform's database {path} was written by a newer version of mantik.")
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self._path, timeout=10, isolation_level=None)
-            # Readers do not wait for a writer, and a token is checked on every request.
-            connection.execute("PRAGMA journal_mode = WAL")
-            self._local.connection = connection
-        return connection
+        self._database = Database(path, "platform's database", schema=_SCHEMA, version=_VERSION)
 
     def add_user(self, name: str, password_hash: str) -> User:
         """Add a user.
@@ -110,7 +86,7 @@ class Store:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         user = User(name, str(uuid.uuid4()), password_hash, 1, now)
         try:
-            self._connection.execute(
+            self._database.execute(
                 "INSERT INTO users (name, id, password_hash, generation, created_at) VALUES (?, ?, ?, ?, ?)",
                 (user.name, user.id, user.password_hash, user.generation, user.created_at),
             )
@@ -124,7 +100,7 @@ class Store:
         Raises:
             ConfigurationError: There is no user of this name.
         """
-        if self._connection.execute("DELETE FROM users WHERE name = ?", (name,)).rowcount == 0:
+        if self._database.execute("DELETE FROM users WHERE name = ?", (name,)).rowcount == 0:
             raise no_such_user(name)
 
     def change_password(self, name: str, password_hash: str) -> None:
@@ -133,7 +109,7 @@ class Store:
         Raises:
             ConfigurationError: There is no user of this name.
         """
-        changed = self._connection.execute(
+        changed = self._database.execute(
             "UPDATE users SET password_hash = ?, generation = generation + 1 WHERE name = ?", (password_hash, name)
         )
         if changed.rowcount == 0:
@@ -141,7 +117,7 @@ class Store:
 
     def users(self) -> list[User]:
         """Return all users, by name."""
-        rows = self._connection.execute(f"SELECT {_USER_COLUMNS} FROM users ORDER BY name")  # noqa: S608 - a constant
+        rows = self._database.execute(f"SELECT {_USER_COLUMNS} FROM users ORDER BY name")  # noqa: S608 - a constant
         return [User(*row) for row in rows]
 
     def user_named(self, name: str) -> User | None:
@@ -154,22 +130,22 @@ class Store:
 
     def _user(self, column: str, value: str) -> User | None:
         query = f"SELECT {_USER_COLUMNS} FROM users WHERE {column} = ?"  # noqa: S608 - two constants
-        row = self._connection.execute(query, (value,)).fetchone()
+        row = self._database.execute(query, (value,)).fetchone()
         return User(*row) if row else None
 
     def end_sign_in(self, jti: str, expires_at: float) -> None:
         """Remember that a browser's sign-in is over, until it would have expired by itself."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute("DELETE FROM ended_sign_ins WHERE expires_at < ?", (time.time(),))
             connection.execute("INSERT OR IGNORE INTO ended_sign_ins VALUES (?, ?)", (jti, expires_at))
 
     def is_ended(self, jti: str) -> bool:
         """Tell whether a browser's sign-in is over."""
-        return self._connection.execute("SELECT 1 FROM ended_sign_ins WHERE jti = ?", (jti,)).fetchone() is not None
+        return self._database.execute("SELECT 1 FROM ended_sign_ins WHERE jti = ?", (jti,)).fetchone() is not None
 
     def failures(self, client: str, name: str) -> int:
         """Return how often this client failed to sign in with this name lately."""
-        row = self._connection.execute(
+        row = self._database.execute(
             "SELECT count FROM failures WHERE client = ? AND name = ? AND last_at >= ?",
             (client, name, time.time() - FAILURES_FORGOTTEN_AFTER),
         ).fetchone()
@@ -178,7 +154,7 @@ class Store:
     def add_failure(self, client: str, name: str) -> None:
         """Count one more failure."""
         now = time.time()
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute("DELETE FROM failures WHERE last_at < ?", (now - FAILURES_FORGOTTEN_AFTER,))
             connection.execute(
                 "INSERT INTO failures VALUES (?, ?, 1, ?) "
@@ -188,14 +164,7 @@ class Store:
 
     def forget_failures(self, client: str, name: str) -> None:
         """Start counting anew, after a success."""
-        self._connection.execute("DELETE FROM failures WHERE client = ? AND name = ?", (client, name))
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        with connection:
-            yield connection
+        self._database.execute("DELETE FROM failures WHERE client = ? AND name = ?", (client, name))
 
 
 def user_exists(name: str) -> ConfigurationError:

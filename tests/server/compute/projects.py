@@ -63,6 +63,8 @@ def pack(entries: Iterable[tuple[zipfile.ZipInfo | str, str | bytes]], *, method
 def entry(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
     """Describe an entry with this mode."""
     info = zipfile.ZipInfo(name)
+    # As it is: the constructor would cut a name off at a zero.
+    info.filename = name
     info.create_system = 3
     info.external_attr = mode << 16
     return info

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from mantik.compute import ComputeBackendClient
 from mantik.server.compute.config import ComputeConfig
 from mantik.server.compute.folders import JobFolders
 from mantik.server.compute.jobs import JobStore
@@ -130,6 +131,10 @@ class RunningBackend:
         """Change the users of the platform: ``mantik server users COMMAND``."""
         done = run_command("users", *command, "--data", str(self.data), stdin=password)
         assert done.returncode == 0, done.stderr
+
+    def client(self, user: str = "ada") -> ComputeBackendClient:
+        """Return a client of a user, with a token of now."""
+        return ComputeBackendClient(self.url, "", "", "", self.url, self._platform.access_token(user))
 
     def _headers(self, user: str = "ada") -> dict[str, str]:
         return {"Authorization": f"Bearer {self._platform.access_token(user)}"}

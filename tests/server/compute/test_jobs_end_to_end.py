@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mantik.exceptions import ComputeBackendError
 from mantik.server.compute.jobs import State
 from mantik.server.compute.testimony import Ended, Started
 from mantik.testing import wait_until
@@ -19,6 +20,7 @@ from .running_backend import JOB_DEADLINE, RunningBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 JOBS_AT_ONCE = int(os.environ.get("JOBS", "8"))
 """How many jobs are submitted at once; 200 by `JOBS=200 pytest tests/server/compute/test_jobs_end_to_end.py -k once`,
@@ -57,10 +59,9 @@ ENDLESS = {"train.py": OPEN + "import time\nprint('runs')\ntime.sleep(600)\n"}
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBackend]:
-    """A platform with two slots whose access tokens live for two seconds."""
-    backend = RunningBackend(
-        tmp_path_factory.mktemp("backend") / "data", "--compute-slots", "2", "--token-lifetime", "2"
-    )
+    """A platform with two slots whose access tokens live for two seconds, and which keeps folders for a day."""
+    options = ("--compute-slots", "2", "--token-lifetime", "2", "--compute-keep-days", "1")
+    backend = RunningBackend(tmp_path_factory.mktemp("backend") / "data", *options)
     yield backend
     backend.stop()
 
@@ -250,6 +251,22 @@ def test_job_that_cannot_be_run_says_why(backend: RunningBackend) -> None:
     assert greedy.reason.startswith("it asks for 100TiB of memory, and this machine has ")
     run = backend.run(greedy)
     assert (run.status, run.tags["mantik.job.reason"]) == ("FAILED", greedy.reason)
+
+
+def test_folder_is_kept_for_as_long_as_was_said(backend: RunningBackend, tmp_path: Path) -> None:
+    """It is removed by the next dispatcher, and the client says so to who asks for its log or its files."""
+    job = backend.end(backend.submit("true"))
+    backend.jobs.update(job.job_id, ended_at="2026-01-01T00:00:00.000+00:00")
+    os.kill(wait_until(backend.dispatcher, deadline=JOB_DEADLINE, what="a dispatcher"), signal.SIGKILL)
+    root = backend.folders(job).root
+    wait_until(lambda: not root.exists(), deadline=JOB_DEADLINE, what=f"the end of {root}")
+    words = "The log and the files of this job were removed: they are kept for 1 day after its end"
+    with pytest.raises(ComputeBackendError, match=words) as refused:
+        list(backend.client().logs(job.job_id, follow=True))
+    assert refused.value.status == 410
+    with pytest.raises(ComputeBackendError, match=words):
+        backend.client().download(job.job_id, to=tmp_path)
+    assert backend.client().status(job.job_id).state == "SUCCEEDED"
 
 
 def test_hostile_parameters_reach_the_program_as_they_are(backend: RunningBackend) -> None:

@@ -28,6 +28,7 @@ _FOLDER = "MANTIK_SERVER_COMPUTE_FOLDER"
 _SLOTS = "MANTIK_SERVER_COMPUTE_SLOTS"
 _ARCHIVE_LIMIT = "MANTIK_SERVER_COMPUTE_ARCHIVE_LIMIT"
 _QUEUE_LIMIT = "MANTIK_SERVER_COMPUTE_QUEUE_LIMIT"
+_KEEP_DAYS = "MANTIK_SERVER_COMPUTE_KEEP_DAYS"
 _URL = "MANTIK_SERVER_URL"
 
 
@@ -48,6 +49,7 @@ class ComputeConfig:
         queue_limit: The most unfinished jobs that one user may have.
         url: The address of the platform as its jobs reach it, without a slash at the end. Empty in the web workers,
             which are started before the port is known.
+        keep_days: For how many days the folder of a job is kept after its end; ``None`` for ever.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class ComputeConfig:
     archive_limit: int = DEFAULT_ARCHIVE_LIMIT
     queue_limit: int = DEFAULT_QUEUE_LIMIT
     url: str = ""
+    keep_days: int | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> ComputeConfig:
@@ -72,6 +75,7 @@ class ComputeConfig:
             raise ConfigurationError(f"{_EXECUTOR} is {executor!r}. Set it to one of: {', '.join(EXECUTORS)}.")
         named = environ.get(_FOLDER)
         folder = Path(named) if named else ServerConfig.from_environment(environ).compute
+        keep_days = environ.get(_KEEP_DAYS)
         try:
             return cls(
                 folder,
@@ -80,10 +84,11 @@ class ComputeConfig:
                 int(environ.get(_ARCHIVE_LIMIT, DEFAULT_ARCHIVE_LIMIT)),
                 int(environ.get(_QUEUE_LIMIT, DEFAULT_QUEUE_LIMIT)),
                 environ.get(_URL, ""),
+                int(keep_days) if keep_days else None,
             )
         except ValueError as error:
             raise ConfigurationError(
-                f"{_SLOTS}, {_ARCHIVE_LIMIT} and {_QUEUE_LIMIT} must be integers: {error}."
+                f"{_SLOTS}, {_ARCHIVE_LIMIT}, {_QUEUE_LIMIT} and {_KEEP_DAYS} must be integers: {error}."
             ) from error
 
     def to_environment(self) -> dict[str, str]:
@@ -95,6 +100,7 @@ class ComputeConfig:
             _ARCHIVE_LIMIT: str(self.archive_limit),
             _QUEUE_LIMIT: str(self.queue_limit),
             _URL: self.url,
+            _KEEP_DAYS: "" if self.keep_days is None else str(self.keep_days),
         }
 
     @property
@@ -117,6 +123,11 @@ class ComputeConfig:
         """One folder for each job: `mantik.server.compute.folders.JobFolders`."""
         return self.folder / "jobs"
 
+    @property
+    def removed(self) -> Path:
+        """Folders of jobs that are being removed; what is in here is nobody's any more."""
+        return self.folder / "removed"
+
     def prepare(self) -> None:
         """Create the folders, readable by their owner only.
 
@@ -124,7 +135,7 @@ class ComputeConfig:
             ConfigurationError: A folder cannot be made.
         """
         try:
-            for path in (self.folder, self.incoming, self.jobs):
+            for path in (self.folder, self.incoming, self.jobs, self.removed):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"The folder of jobs {self.folder} cannot be made: {error.strerror}.") from error

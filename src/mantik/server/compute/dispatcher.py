@@ -22,6 +22,7 @@ import filelock
 from mantik.delivery.rest import UnavailableError
 from mantik.exceptions import ConfigurationError
 from mantik.server import lifeline
+from mantik.server.compute.clearing import Clearing
 from mantik.server.compute.conclusion import Conclusions, UndeliveredError
 from mantik.server.compute.config import ComputeConfig
 from mantik.server.compute.errands import Errands
@@ -78,6 +79,7 @@ class Dispatcher:
         self._tokens = tokens
         self._reports = reports
         self._conclusions = Conclusions(config.folder, store, tokens, reports)
+        self._clearing = Clearing(config, store)
         # To start a job may take minutes where commands are run on a login node: that must hold up nobody's end.
         self._starts = Errands("start", _THREADS)
         self._reporting = Errands("report", _THREADS)
@@ -86,6 +88,7 @@ class Dispatcher:
 
     def run(self, stop: threading.Event) -> None:
         """Run the queue until told to stop. Jobs that run go on."""
+        self._clearing.start(stop)
         while not stop.is_set():
             try:
                 pause = _BUSY_PAUSE if self.step() else _IDLE_PAUSE

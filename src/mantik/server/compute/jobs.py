@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sqlite3
-import threading
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from mantik.exceptions import ConfigurationError, MantikError
+from mantik.exceptions import MantikError
+from mantik.server.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -178,28 +175,7 @@ class JobStore:
         Raises:
             ConfigurationError: The file cannot be opened, is no database, or was written by a newer mantik.
         """
-        self._path = path
-        self._local = threading.local()
-        try:
-            # SQLite would create the file with the umask's mode; its -wal and -shm files take over this one.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version < _VERSION:
-                self._connection.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(f"The database of jobs {path} cannot be opened: {error}") from error
-        if version > _VERSION:
-            raise ConfigurationError(f"The database of jobs {path} was written by a newer version of mantik.")
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-            # Readers do not wait for a writer, and a job's token is checked here on every request of the job.
-            connection.execute("PRAGMA journal_mode = WAL")
-            self._local.connection = connection
-        return connection
+        self._database = Database(path, "database of jobs", schema=_SCHEMA, version=_VERSION)
 
     def add(self, job: Job, *, at_most: int | None = None) -> None:
         """Add a job to the queue.
@@ -211,7 +187,7 @@ class JobStore:
         Raises:
             TooManyJobsError: The user has that many already.
         """
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             if at_most is not None and self.unfinished_of(job.user_id) >= at_most:
                 raise TooManyJobsError(f"User {job.username!r} has {at_most} unfinished jobs, the most there may be.")
             connection.execute(_INSERT, [_to_column(name, getattr(job, name)) for name in _COLUMNS])
@@ -227,13 +203,13 @@ class JobStore:
     def of_user(self, user_id: str, *, offset: int = 0, limit: int = 50) -> tuple[list[Job], int]:
         """Return jobs of a user, newest first, and how many there are in all."""
         rows = self._all(f"{_SELECT} WHERE user_id = ? ORDER BY number DESC LIMIT ? OFFSET ?", user_id, limit, offset)
-        (total,) = self._connection.execute("SELECT count(*) FROM jobs WHERE user_id = ?", (user_id,)).fetchone()
+        (total,) = self._database.execute("SELECT count(*) FROM jobs WHERE user_id = ?", (user_id,)).fetchone()
         return rows, int(total)
 
     def unfinished_of(self, user_id: str) -> int:
         """Return how many jobs of a user are not over."""
         query = f"SELECT count(*) FROM jobs WHERE user_id = ? AND {_UNFINISHED}"  # noqa: S608 - a constant
-        return int(self._connection.execute(query, (user_id,)).fetchone()[0])
+        return int(self._database.execute(query, (user_id,)).fetchone()[0])
 
     def claim_next(self, *, free_slots: int | None = None) -> Job | None:
         """Take the oldest job that nobody has and make it STARTING. No two callers get the same job.
@@ -246,7 +222,7 @@ class JobStore:
             The claimed job, or ``None`` if there is none to start now.
         """
         waiting = "state = 'QUEUED' AND executor_id IS NULL AND cancel_requested_at IS NULL"
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             job = self._first(f"{_SELECT} WHERE {waiting} ORDER BY number LIMIT 1")
             if job is None or (free_slots is not None and job.slots > free_slots):
                 return None
@@ -268,7 +244,7 @@ class JobStore:
         unknown = sorted(name for name in changes if name not in _COLUMNS or name in _IDENTITY)
         if unknown:
             raise TypeError(f"No fields of a job that can change: {', '.join(unknown)}.")
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             job = self._existing(job_id)
             state = State(changes.get("state", job.state))
             if state not in _NEXT[job.state]:
@@ -288,7 +264,7 @@ class JobStore:
             KeyError: There is no such job.
         """
         changes = "cancel_requested_at = coalesce(cancel_requested_at, ?)"
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(
                 f"UPDATE jobs SET {changes} WHERE job_id = ? AND {_UNFINISHED}",  # noqa: S608 - two constants
                 (now(), job_id),
@@ -307,7 +283,7 @@ class JobStore:
 
     def is_over(self, job_id: str) -> bool:
         """Tell whether nothing more happens to a job; true also for one that never was."""
-        row = self._connection.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        row = self._database.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
         return row is None or State(row[0]).is_over
 
     def _existing(self, job_id: str) -> Job:
@@ -317,18 +293,11 @@ class JobStore:
         return job
 
     def _first(self, query: str, *values: object) -> Job | None:
-        row = self._connection.execute(query, values).fetchone()
+        row = self._database.execute(query, values).fetchone()
         return _from_row(row) if row else None
 
     def _all(self, query: str, *values: object) -> list[Job]:
-        return [_from_row(row) for row in self._connection.execute(query, values)]
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        connection.execute("BEGIN IMMEDIATE")
-        with connection:
-            yield connection
+        return [_from_row(row) for row in self._database.execute(query, values)]
 
 
 def now() -> str:

@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 _R = TypeVar("_R")
 
 # What click calls the options, in the order of the fields.
-_NAMES: Final = ("compute", "compute_slots", "compute_archive_limit", "compute_queue_limit", "public_url")
+_NAMES: Final = (
+    "compute",
+    "compute_slots",
+    "compute_archive_limit",
+    "compute_queue_limit",
+    "compute_keep_days",
+    "public_url",
+)
+_LONGEST_KEEP: Final = 36_500
 _SLURM_COMMANDS: Final = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 _SLURM_SECONDS: Final = 30
 
@@ -46,6 +54,7 @@ class ComputeOptions:
         slots: How many slots the local executor has.
         archive_limit: The most bytes of a packed project.
         queue_limit: The most unfinished jobs of a user.
+        keep_days: For how many days the folder of a job is kept after its end; ``None`` for ever.
         public_url: The platform's address for everybody else; empty if nobody named it.
     """
 
@@ -53,6 +62,7 @@ class ComputeOptions:
     slots: int
     archive_limit: int
     queue_limit: int
+    keep_days: int | None
     public_url: str
 
     def config(self, folder: Path, *, has_allowed_hosts: bool) -> ComputeConfig:
@@ -79,7 +89,13 @@ class ComputeOptions:
                     f"--compute slurm needs Slurm's commands, and there is no {', '.join(missing)} on the PATH."
                 )
         return ComputeConfig(
-            folder, self.executor, self.slots, self.archive_limit, self.queue_limit, url=self.public_url
+            folder,
+            self.executor,
+            self.slots,
+            self.archive_limit,
+            self.queue_limit,
+            self.public_url,
+            self.keep_days,
         )
 
 
@@ -174,6 +190,12 @@ _OPTIONS: Final = (
         default=DEFAULT_QUEUE_LIMIT,
         show_default=True,
         help="Most jobs of one user that have not ended.",
+    ),
+    click.option(
+        "--compute-keep-days",
+        type=click.IntRange(1, _LONGEST_KEEP),
+        metavar="DAYS",
+        help="How long the folder of a job, with its files and its log, is kept after its end.  [default: for ever]",
     ),
     click.option(
         "--public-url",

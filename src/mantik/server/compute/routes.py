@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
 
+from mantik.server.compute.clearing import is_overdue
 from mantik.server.compute.files import list_folder, open_file, pieces
 from mantik.server.compute.folders import JobFolders
 from mantik.server.compute.form import read_experiment_id
@@ -42,6 +43,7 @@ _DRAINED_BYTES: Final = 1024 * 1024 * 1024
 _DRAINED_SECONDS: Final = 30.0
 # What a program has left behind is handed out as a file, never shown as a page of the platform.
 _AS_A_FILE: Final = {**HEADERS, "Content-Security-Policy": "sandbox; default-src 'none'"}
+_REMOVED: Final = "The log and the files of this job were removed"
 _NOT_FOUND: Final = "There is no such job, or it is somebody else's"
 
 
@@ -114,31 +116,34 @@ class ComputeRoutes:
         offset = _number(request, "offset", 0, _LARGEST)
         # The state first: of a job that is over, all of the log is there.
         job = self._job(request)
-        folders = JobFolders(self._config.folder, job.job_id)
+        folders = self._folders(job)
         file = open_file(folders.root, folders.log.name)
         size = os.fstat(file.fileno()).st_size if file is not None else 0
         headers = {**_AS_A_FILE, "Mantik-Log-Size": str(size), "Mantik-Job-State": job.state.value}
         if file is None:
+            self._check_kept(job)
             return Response(b"", headers=headers, media_type="text/plain")
         file.seek(min(offset, size))
         return StreamingResponse(pieces(file, size - offset), headers=headers, media_type="text/plain")
 
     def _files(self, request: Request) -> Response:
-        folder = JobFolders(self._config.folder, self._job(request).job_id).project
+        job = self._job(request)
         path = request.query_params.get("path", "").strip("/")
         try:
-            entries = list_folder(folder, path, _MOST_FILES)
+            entries = list_folder(self._folders(job).project, path, _MOST_FILES)
         except ValueError:
             raise message(400, f"This folder has more than {_MOST_FILES} files, too many to list.") from None
         if entries is None:
+            self._check_kept(job)
             raise detail(404, "There is no such folder in the job's working folder")
         return JSONResponse({"files": [asdict(entry) for entry in entries]}, headers=HEADERS)
 
     def _file(self, request: Request) -> Response:
-        folder = JobFolders(self._config.folder, self._job(request).job_id).project
+        job = self._job(request)
         path = request.path_params["path"]
-        file = open_file(folder, path)
+        file = open_file(self._folders(job).project, path)
         if file is None:
+            self._check_kept(job)
             raise detail(404, "There is no such file in the job's working folder")
         size = os.fstat(file.fileno()).st_size
         name = quote(path.rpartition("/")[2])
@@ -159,8 +164,25 @@ class ComputeRoutes:
             raise detail(404, _NOT_FOUND)
         return job
 
+    def _folders(self, job: Job) -> JobFolders:
+        return JobFolders(self._config.folder, job.job_id)
+
+    def _check_kept(self, job: Job) -> None:
+        """Make sure that what was not found is not gone with all that the job has left.
+
+        Raises:
+            RefusedError: It is.
+        """
+        if not job.state.is_over or self._folders(job).root.exists():
+            return
+        days = self._config.keep_days
+        if is_overdue(job, days):
+            kept = "1 day" if days == 1 else f"{days} days"
+            raise detail(410, f"{_REMOVED}: they are kept for {kept} after its end")
+        raise detail(410, f"{_REMOVED} from the platform")
+
     def _as_json(self, job: Job) -> dict[str, object]:
-        log = JobFolders(self._config.folder, job.job_id).log
+        log = self._folders(job).log
         return {
             "job_id": job.job_id,
             "run_id": job.run_id,
