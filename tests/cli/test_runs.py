@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,11 +20,10 @@ from mantik.testing import wait_until
 from tests.compute.conftest import CONFIG, MLPROJECT
 from tests.compute.serving import Answer
 from tests.compute.stand_in import StandIn
-from tests.scripts import clean_environment
+from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 SUBMIT = ("submit", "project", "--backend-config", "backend-config.yaml")
@@ -194,6 +194,48 @@ def test_following_for_scripts(service: StandIn, user: dict[str, str]) -> None:
     submitted, ended = map(json.loads, output.splitlines())
     assert (process.returncode, submitted["job_id"], ended["exit_code"]) == (2, "job-1", 2)
     assert "epoch 1\n" in errors
+
+
+def test_a_look_that_fails_says_that_the_job_was_submitted(service: StandIn, user: dict[str, str]) -> None:
+    """Where a job cannot be followed, the command ends with 1 and says that the job is not affected."""
+    service.script("/compute-backend/jobs/job-1/logs", Answer(403, {"detail": "not now"}))
+    code, output, errors = runs(user, *SUBMIT, "--experiment-id", "3", "--follow")
+    assert (code, output) == (1, "")
+    assert errors.splitlines()[-2:] == [
+        "Job job-1 was submitted and is not affected by the error. Follow it again: mantik runs logs job-1 --follow",
+        f"Error: The compute backend at {service.url} says (HTTP 403): not now",
+    ]
+    assert service.jobs["job-1"]["state"] == "QUEUED"
+
+
+def test_letters_that_the_terminal_does_not_have(service: StandIn, user: dict[str, str]) -> None:
+    """A bar of a progress on a terminal without its letters is shown with others, and ends nothing."""
+    job_id = service.add_job(state="SUCCEEDED", reason=None)
+    service.logs[job_id] = "█▌ 75%\nend\n".encode()
+    user["PYTHONIOENCODING"] = "latin-1"
+    assert runs(user, "logs", job_id, "--follow")[:2] == (0, "?? 75%\nend\n")
+
+
+def test_mlflow_need_not_be_installed(service: StandIn, user: dict[str, str]) -> None:
+    """All commands, and the client in Python, work where `import mlflow` fails."""
+    code = f"""
+import sys
+sys.modules["mlflow"] = None
+import mantik
+from mantik.cli.commands import mantik as command
+submit = {[*SUBMIT, "--experiment-id", "3"]}
+for arguments in (submit, ["list"], ["status", "job-1"], ["info", "job-1"], ["logs", "job-1"], ["cancel", "job-1"],
+                  ["download", "job-1"], [*submit, "--follow"]):
+    try:
+        command(["runs", *arguments], prog_name="mantik")
+    except SystemExit as ended:
+        assert not ended.code, arguments
+job = mantik.ComputeBackendClient.from_env().submit_run(3, "project", {{}}, "backend-config.yaml")
+print("JOBS", job.job_id)
+"""
+    service.script("/compute-backend/jobs/job-2/logs", Answer(200, b"", {"Mantik-Job-State": "SUCCEEDED"}))
+    service.script("/compute-backend/jobs/job-2", Answer(200, {"job_id": "job-2", "state": "SUCCEEDED"}))
+    assert "JOBS job-3\n" in run_script(code, user, Path(user["HOME"]))
 
 
 def test_an_interrupted_look_leaves_the_job_running(service: StandIn, user: dict[str, str]) -> None:

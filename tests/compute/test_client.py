@@ -1,20 +1,13 @@
 from __future__ import annotations
 
-import io
 import logging
 import pickle
-import socket
-import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mantik
-from mantik.auth.urls import Origin
 from mantik.compute import ComputeBackendClient, Job
-from mantik.compute.archive import Archive
-from mantik.compute.service import Package, Service
-from mantik.compute.submission import Submission
 from mantik.exceptions import (
     ComputeBackendError,
     ConfigurationError,
@@ -26,7 +19,7 @@ from mantik.exceptions import (
     SubmissionError,
     UnexpectedAnswerError,
 )
-from mantik.secret import Secret
+from mantik.settings import Settings
 from tests.compute.conftest import log_in
 from tests.compute.serving import Answer
 
@@ -79,6 +72,17 @@ def test_secrets_are_seen_nowhere(
     assert "unicore_password='***'" in shown
 
 
+def test_a_service_that_repeats_the_token(service: StandIn, blank_environment: pytest.MonkeyPatch) -> None:
+    """The token that a login has brought is masked in the words of a refusal, although no setting holds it."""
+    log_in(blank_environment, service)
+    client = ComputeBackendClient.from_settings(Settings.from_environment())
+    assert client.list() == []
+    (token,) = service.tokens
+    service.script("/compute-backend/jobs", Answer(400, {"detail": [f"bad header: Bearer {token}"]}))
+    with pytest.raises(ComputeBackendError, match=r"bad header: Bearer \*\*\*$"):
+        client.list()
+
+
 def test_no_login_of_another_client_is_used(
     service: StandIn, client: ComputeBackendClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,9 +120,9 @@ def test_a_job_that_is_not_there(client: ComputeBackendClient) -> None:
     with pytest.raises(ComputeBackendError, match=r"says \(HTTP 404\): There is no job nothing of yours\.") as raised:
         client.status("nothing")
     assert raised.value.status == 404
-    for wrong in ("", "..", "a/b", "a?b", "a b"):
+    for wrong in ("", "..", "a/b", "a?b", "a b", 17, None):
         with pytest.raises(ConfigurationError, match="is no id of a job or a run"):
-            client.status(wrong)
+            client.status(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("content", [{}, {"job_id": 7, "state": "RUNNING"}, b"<html>", []])
@@ -127,6 +131,23 @@ def test_an_answer_that_is_no_job(content: object, service: StandIn, client: Com
     service.script("/compute-backend/jobs/", Answer(200, content))
     with pytest.raises(UnexpectedAnswerError):
         client.status("job-1")
+
+
+@pytest.mark.parametrize("jobs", [None, {}, "job-1", ["job-1"], [{"job_id": "job-1"}]])
+def test_an_answer_that_is_no_list_of_jobs(jobs: object, service: StandIn, client: ComputeBackendClient) -> None:
+    """A list of something else is an error, and neither a traceback nor an empty list."""
+    service.script("/compute-backend/jobs", Answer(200, {"jobs": jobs}))
+    with pytest.raises(UnexpectedAnswerError):
+        client.list()
+
+
+def test_an_answer_that_breaks_off_is_one_sentence(service: StandIn, client: ComputeBackendClient) -> None:
+    """Half an answer is an outage, told without the errors of what lies below."""
+    job_id = service.add_job()
+    service.script("/compute-backend/jobs/", Answer(200, b"{", {"Content-Length": "30"}))
+    with pytest.raises(PlatformUnreachableError, match=r"cannot be reached: its answer broke off\.") as raised:
+        client.status(job_id)
+    assert "During handling" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_waiting(service: StandIn, client: ComputeBackendClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mantik.exceptions import ConfigurationError, PlatformUnreachableError, UnexpectedAnswerError
+from mantik.testing import wait_until
 from tests.compute.serving import Answer
 
 if TYPE_CHECKING:
@@ -60,6 +63,31 @@ def test_nothing_is_overwritten(client: ComputeBackendClient, job: str, tmp_path
     assert (tmp_path / "train.py").read_text(encoding="utf-8") == "mine"
 
 
+def test_a_link_that_leads_nowhere_stays(client: ComputeBackendClient, job: str, tmp_path: Path) -> None:
+    """A link is something that is here already, whatever it leads to."""
+    (tmp_path / "train.py").symlink_to("nowhere")
+    with pytest.raises(ConfigurationError, match=r"train\.py is there already; nothing was downloaded"):
+        client.download(job, "train.py", tmp_path)
+    assert (tmp_path / "train.py").is_symlink()
+
+
+def test_what_comes_meanwhile_is_not_overwritten(
+    service: StandIn, client: ComputeBackendClient, job: str, tmp_path: Path
+) -> None:
+    """A file that somebody makes while another one of its name is fetched stays."""
+    arrived = threading.Event()
+    place = f"/compute-backend/jobs/{job}/files/train.py"
+    service.script(place, Answer(200, b"print()", wait_for=arrived))
+    with ThreadPoolExecutor() as pool:
+        fetched = pool.submit(client.download, job, "train.py", tmp_path)
+        wait_until(lambda: service.asked_for(place))
+        (tmp_path / "train.py").write_text("mine", encoding="utf-8")
+        arrived.set()
+        with pytest.raises(ConfigurationError, match="is there already"):
+            fetched.result(60)
+    assert files_in(tmp_path) == {"train.py": b"mine"}
+
+
 def test_an_interrupted_download_leaves_nothing(
     service: StandIn, client: ComputeBackendClient, job: str, tmp_path: Path
 ) -> None:
@@ -71,7 +99,7 @@ def test_an_interrupted_download_leaves_nothing(
     assert files_in(client.download(job, to=tmp_path)) == FILES
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "out/../../x"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "out/../../x", "..", "out/.."])
 def test_a_path_out_of_the_folder_is_not_asked_for(
     path: str, service: StandIn, client: ComputeBackendClient, job: str, tmp_path: Path
 ) -> None:

@@ -89,7 +89,7 @@ REFUSALS = {
     "message": (Answer(400, {"message": "No such queue: devel"}), "says (HTTP 400): No such queue: devel"),
     "too large": (Answer(413, {"message": "File too large"}), "says (HTTP 413): File too large Largest: "),
     "failure": (Answer(500, {"message": "MLflow is away"}), "failed (HTTP 500): MLflow is away"),
-    "page": (Answer(502, b"<html>Bad gateway</html>"), "failed (HTTP 502): a web page"),
+    "page": (Answer(500, b"<html>Failure</html>"), "failed (HTTP 500): a web page"),
     "plain": (Answer(500, b"Internal Server Error"), "failed (HTTP 500): no reason given"),
     "token": (Answer(401, {"detail": "Invalid token"}), "did not accept the token: Invalid token"),
     "slow down": (Answer(429, {"message": "too many"}, {"Retry-After": "30"}), "too many Try again in 30 s."),

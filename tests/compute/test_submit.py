@@ -1,38 +1,21 @@
 from __future__ import annotations
 
-import io
-import logging
-import pickle
-import socket
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import mantik
-from mantik.auth.urls import Origin
-from mantik.compute import ComputeBackendClient, Job
 from mantik.compute.archive import Archive
-from mantik.compute.service import Package, Service
-from mantik.compute.submission import Submission
 from mantik.exceptions import (
-    ComputeBackendError,
     ConfigurationError,
-    EndpointError,
-    JobTimeoutError,
-    MissingSettingsError,
-    PlatformUnreachableError,
     ProjectError,
-    SubmissionError,
-    UnexpectedAnswerError,
 )
-from mantik.secret import Secret
 from tests.compute.conftest import log_in
-from tests.compute.serving import Answer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mantik.compute import ComputeBackendClient
     from tests.compute.stand_in import StandIn
 
 
@@ -41,7 +24,6 @@ def mistakes_of(client: ComputeBackendClient, *arguments: Any, **named: Any) -> 
     with pytest.raises(ProjectError) as raised:
         client.submit_run(*arguments, **named)
     return raised.value.mistakes
-
 
 
 def test_the_pattern_that_users_have(
@@ -167,6 +149,8 @@ def test_files_that_are_missing_are_named(client: ComputeBackendClient, project:
     """A configuration, an image or data that is not there, or is left out, is said before the upload."""
     (mistake,) = mistakes_of(client, 3, project, {}, "missing.yaml")
     assert mistake.startswith(f"missing.yaml: there is no such file, neither in {project} nor in ")
+    absent = f"{tmp_path}/missing.yaml"
+    assert mistakes_of(client, 3, project, {}, absent) == (f"{absent}: there is no such file",)
     assert mistakes_of(client, 3, project, {}, "data") == (
         "data: it is a folder, expected the file of the backend configuration",
     )
@@ -184,6 +168,36 @@ def test_files_that_are_missing_are_named(client: ComputeBackendClient, project:
     assert client.submit_run(3, project, {"data": "s3://bucket/train.csv"}, left_out).job_id
     brought = {**left_out, "Environment": {"PreRunCommandOnComputeNode": "fetch-data"}}
     assert client.submit_run(3, project, {}, brought).job_id
+
+
+def test_an_image_that_is_a_link_out_of_the_project_is_one_mistake(
+    client: ComputeBackendClient, project: Path, tmp_path: Path
+) -> None:
+    """What the job cannot do without is looked at once, also where it is excluded."""
+    (tmp_path / "shared.sif").write_bytes(b"SIF")
+    (project / "image.sif").symlink_to("../shared.sif")
+    for exclude in ([], ["*.sif"]):
+        config = {"Resources": {"Queue": "a"}, "Environment": {"Apptainer": "image.sif"}, "Exclude": exclude}
+        (mistake,) = mistakes_of(client, 3, project, {}, config)
+        assert mistake.startswith("image.sif: it is a link that leads out of the project (to ../shared.sif)")
+
+
+def test_arguments_of_another_kind_are_named(service: StandIn, client: ComputeBackendClient, project: Path) -> None:
+    """A number where a name or a file was expected is a mistake like any other, and no request."""
+    assert mistakes_of(client, 3, project, {}, 7, 8, run_name=9) == (
+        "run_name: 9 is no name, expected 250 printable characters at most",
+        "entry_point: 8 is no name of an entry point, expected e.g. main",
+        "backend_config: 7 is neither a file nor what one would hold",
+    )
+    assert service.asked == []
+
+
+def test_the_home_of_somebody_who_is_not_there(client: ComputeBackendClient, project: Path) -> None:
+    """A tilde with a name that nobody has stays in the path, and the path is not there."""
+    (mistake,) = mistakes_of(client, 3, "~no-such-user/project", {}, {"Resources": {"Queue": "a"}})
+    assert mistake.startswith("~no-such-user/project: it cannot be read (No such file or directory), expected a folder")
+    (mistake,) = mistakes_of(client, 3, project, {}, "~no-such-user/config.yaml")
+    assert mistake.startswith("~no-such-user/config.yaml: there is no such file, ")
 
 
 def test_two_names_for_one_argument(client: ComputeBackendClient, project: Path) -> None:

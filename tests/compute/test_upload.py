@@ -2,27 +2,18 @@ from __future__ import annotations
 
 import io
 import logging
-import pickle
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-import mantik
 from mantik.auth.urls import Origin
-from mantik.compute import ComputeBackendClient, Job
-from mantik.compute.archive import Archive
+from mantik.compute import ComputeBackendClient
 from mantik.compute.service import Package, Service
 from mantik.compute.submission import Submission
 from mantik.exceptions import (
-    ComputeBackendError,
-    ConfigurationError,
-    EndpointError,
-    JobTimeoutError,
-    MissingSettingsError,
     PlatformUnreachableError,
-    ProjectError,
     SubmissionError,
     UnexpectedAnswerError,
 )
@@ -85,6 +76,39 @@ def test_an_answer_that_is_lost_is_not_called_nothing(
         client.submit_run(3, project, {}, "backend-config.yaml")
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(502, b"<html>Bad gateway</html>"), "HTTP 502: a web page"),
+        (Answer(504, {"message": "Endpoint request timed out"}), "HTTP 504: Endpoint request timed out"),
+    ],
+)
+def test_the_answer_of_a_proxy_is_not_that_of_the_service(
+    answer: Answer, reason: str, service: StandIn, client: ComputeBackendClient, project: Path
+) -> None:
+    """Where a proxy got no answer from the service in time, the error says that the job may exist."""
+    service.script("/compute-backend/submit/", answer)
+    with pytest.raises(PlatformUnreachableError) as raised:
+        client.submit_run(3, project, {}, "backend-config.yaml")
+    assert f"gave no answer ({reason}). The job may have been submitted all the same" in str(raised.value)
+
+
+def test_the_time_without_an_answer_is_named(
+    service: StandIn, client: ComputeBackendClient, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of how long nobody answered is how long was waited, for a question and for an upload."""
+    monkeypatch.setattr("mantik.compute.service._READ_SECONDS", 0.2)
+    monkeypatch.setattr("mantik.compute.service._UPLOAD_SECONDS", (60.0, 0.3))
+    never = threading.Event()
+    service.script("/compute-backend/jobs", Answer(200, {"jobs": []}, wait_for=never))
+    service.script("/compute-backend/submit/", Answer(201, {}, wait_for=never))
+    with pytest.raises(PlatformUnreachableError, match=r"cannot be reached: no answer within 0\.2 s\."):
+        client.list()
+    with pytest.raises(PlatformUnreachableError, match=r"gave no answer \(no answer within 0\.3 s\)\."):
+        client.submit_run(3, project, {}, "backend-config.yaml")
+    never.set()
+
+
 def test_a_service_that_is_away(project: Path, blank_environment: pytest.MonkeyPatch) -> None:
     """Nobody there is one sentence."""
     client = ComputeBackendClient("http://127.0.0.1:1", "", "", "", "http://127.0.0.1:1", "the-token")
@@ -110,7 +134,17 @@ def test_an_experiment_that_is_not_there(client: ComputeBackendClient, project: 
         client.submit_run(404, project, {}, "backend-config.yaml")
 
 
-@pytest.mark.parametrize("content", [b"<html>Sign in</html>", {"run": 1}, [], {"run_id": 1, "experiment_id": 1}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>Sign in</html>",
+        {"run": 1},
+        [],
+        {"run_id": 1, "experiment_id": 1},
+        {"run_id": "a", "experiment_id": "one"},
+        {"run_id": "a", "experiment_id": True},
+    ],
+)
 def test_a_success_that_names_no_run(
     content: object, service: StandIn, client: ComputeBackendClient, project: Path
 ) -> None:

@@ -218,7 +218,10 @@ class Service:
                     return
             except requests.RequestException as error:
                 problem = _reason_of(error, timeout)
-        raise PlatformUnreachableError(f"The compute backend at {self.url} cannot be reached: {problem}.", url)
+        # Whoever reads the answer meanwhile still holds the first error, and Python would show both.
+        raise PlatformUnreachableError(
+            f"The compute backend at {self.url} cannot be reached: {problem}.", url
+        ) from None
 
     def _session(self, source: TokenSource) -> requests.Session:
         session = requests.Session()
@@ -246,11 +249,13 @@ class Service:
 
 def _reason_of(error: requests.RequestException, timeout: tuple[float, float]) -> str:
     """Say in plain words why a request got no answer, with the times that it had to connect and to be answered."""
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "its answer broke off"
     if not isinstance(error, requests.Timeout):
         return reason_of(error)
     connect, read = timeout
     is_connecting = isinstance(error, requests.ConnectTimeout)
-    return f"no connection within {connect:.0f} s" if is_connecting else f"no answer within {read:.0f} s"
+    return f"no connection within {connect:g} s" if is_connecting else f"no answer within {read:g} s"
 
 
 def quoted(path: str) -> str:

@@ -176,9 +176,7 @@ class _Source:
 
 
 def _is_name(given: object) -> bool:
-    return (
-        isinstance(given, str) and bool(given.strip()) and given.isprintable() and len(given) <= _LONGEST_NAME
-    )
+    return isinstance(given, str) and bool(given.strip()) and given.isprintable() and len(given) <= _LONGEST_NAME
 
 
 def _experiment(given: object, mistakes: Mistakes) -> int:
