@@ -9,6 +9,7 @@ import ast
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -60,9 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def platform(
-    executor: Literal["local", "slurm"], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Platform]:
+def platform(executor: Literal["local", "slurm"], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform that runs jobs."""
     with contextlib.ExitStack() as running:
         if executor == "slurm":
@@ -77,7 +76,8 @@ def slurm_with_a_batch_queue(folder: Path) -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith(("SLURM", "SBATCH"))]:
             patch.delenv(name)
         patch.setenv("SLURM_CONF", slurm.environment["SLURM_CONF"])
-        subprocess.run(["scontrol", "create", "PartitionName=batch", "Nodes=ALL"], timeout=SECONDS, check=True)
+        new_partition = ["scontrol", "create", "PartitionName=batch", "Nodes=ALL"]
+        subprocess.run(new_partition, timeout=SECONDS, check=True)
         yield
 
 
@@ -143,6 +143,7 @@ def test_from_the_command_line_the_job_runs_as_asked(
     assert_run_by(executor, run, from_shell.stderr.partition("Job ")[2].split()[0].rstrip(":"))
     assert f"rmse of alcohol: {run.metrics['rmse']:.3f}" in from_shell.stdout
     assert "is SUCCEEDED" in from_shell.stderr
+    assert platform.password not in from_shell.stdout
 
 
 @LOCAL
@@ -200,9 +201,17 @@ def assert_trained(run: Run, platform: Platform, *, alpha: str, l1_ratio: str) -
 
 def assert_run_by(executor: str, run: Run, job_id: str) -> None:
     """Fail unless the tags of a run say what became of its job, and where."""
-    facts = {"id": job_id, "executor": executor, "queue": "batch", "cpus": "1", "state": "SUCCEEDED", "exit_code": "0"}
+    facts = {
+        "id": job_id,
+        "executor": executor,
+        "queue": "batch",
+        "cpus": "1",
+        "gpus": "0",
+        "state": "SUCCEEDED",
+        "exit_code": "0",
+    }
     assert run.tags.items() >= {f"mantik.job.{name}": value for name, value in facts.items()}.items()
-    assert run.tags["mantik.job.nodes"]
+    assert run.tags["mantik.job.nodes"].partition(".")[0] == socket.gethostname().partition(".")[0]
     assert float(run.tags["mantik.job.run_seconds"]) > 0
 
 

@@ -189,24 +189,28 @@ def test_tables_from_before_stay_listed(client: mlflow.MlflowClient, run_id: str
     assert listed(held, run_id) == ["before.json", "tables/after.json"]
 
 
-def test_tables_of_an_earlier_process_stay_listed(mantik_platform: Platform, held: ReadBack, tmp_path: Path) -> None:
+def test_tables_of_an_earlier_process_stay_listed(
+    client: mlflow.MlflowClient, mantik_platform: Platform, held: ReadBack, tmp_path: Path
+) -> None:
     """A run that is taken up again keeps the tables that it has."""
+    with mlflow.start_run() as run:
+        run_id = run.info.run_id
+        log_table(client, run_id, "earlier", ["a"], [[1]])
+    assert mantik.flush(FINISH_SECONDS)
     script = """
         import os, mlflow
         import mantik
         from mantik.training.tables import log_table
 
         mantik.init_tracking()
-        with mlflow.start_run(run_id=os.environ.get("TAKEN_UP")) as run:
-            log_table(mlflow.MlflowClient(), run.info.run_id, f"of {os.environ.get('TAKEN_UP', 'none')}", ["a"], [[1]])
+        with mlflow.start_run(run_id=os.environ["TAKEN_UP"]) as run:
+            log_table(mlflow.MlflowClient(), run.info.run_id, "later", ["a"], [[1]])
             assert mantik.flush(30)
-        print("RUN", run.info.run_id)
         """
-    environment = clean_environment(mantik_platform.environment(), tmp_path)
-    run_id = run_script(script, environment, tmp_path).partition("RUN ")[2].split()[0]
-    run_script(script, {**environment, "TAKEN_UP": run_id}, tmp_path)
+    environment = clean_environment({**mantik_platform.environment(), "TAKEN_UP": run_id}, tmp_path)
+    run_script(script, environment, tmp_path)
     entries = json.loads(held.run(run_id).tags[TAG])
-    assert [entry["path"] for entry in entries] == ["tables/of none.json", f"tables/of {run_id}.json"]
+    assert [entry["path"] for entry in entries] == ["tables/earlier.json", "tables/later.json"]
 
 
 def test_a_tag_that_is_no_list_is_replaced(client: mlflow.MlflowClient, run_id: str, held: ReadBack) -> None:

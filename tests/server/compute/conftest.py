@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from mantik.server.tokens import TokenIssuer, load_signing_key
 from tests.server.asgi import Answer, Inner, call
 
 from .intake import Intake
+from .machine_room import MachineRoom
 from .projects import form
 
 if TYPE_CHECKING:
@@ -46,6 +48,14 @@ def intake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Intake]:
     running = Intake(tmp_path_factory.mktemp("service") / "parent" / "data")
     yield running
     running.process.stop()
+
+
+@pytest.fixture
+def room(tmp_path: Path, blank_environment: pytest.MonkeyPatch) -> Iterator[MachineRoom]:
+    """A machine that runs jobs, without anything of its user's."""
+    room = MachineRoom(tmp_path / "compute")
+    yield room
+    room.clear(signal.SIGKILL)
 
 
 @dataclass

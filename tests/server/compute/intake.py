@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,10 +35,6 @@ class Intake:
         self.compute.prepare()
         self.jobs = JobStore(self.compute.database)
         self.alice = self.users.user_named("alice") or self.users.add_user("alice", "-")
-        self.start()
-
-    def start(self) -> None:
-        """Start the server."""
         options = ServerOptions(
             "127.0.0.1",
             0,
@@ -63,12 +57,6 @@ class Intake:
                 if mark in Path(f"/proc/{process.pid}/environ").read_bytes():
                     found.append(process.pid)
         return found
-
-    def kill(self) -> None:
-        """End all processes of the server at once, as an outage would."""
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
-        self.process.stop()
 
     def headers(self, user: User | None = None) -> dict[str, str]:
         """Return the header of a user."""

@@ -39,6 +39,8 @@ FIELDS: dict[str, str] = {
     "mlflow_tracking_uri": "https://elsewhere.example",
     "mlflow_tracking_token": "a-token-that-nobody-looks-at",
 }
+# MLflow without the packages that mlflow-skinny does without: it is there in half the time.
+SKINNY = "import sys\nsys.modules.update(dict.fromkeys(['numpy', 'pandas', 'scipy']))\n"
 
 
 def archive(files: Mapping[str, str | bytes] = FILES, *, method: int = zipfile.ZIP_DEFLATED) -> bytes:

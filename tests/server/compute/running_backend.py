@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -18,15 +21,15 @@ from mantik.testing import ReadBack, wait_until
 from tests.server.running import DEADLINE, PASSWORD, RunningPlatform, run_command
 
 from .machine_room import mlproject
-from .projects import CONFIG, FIELDS, archive
+from .projects import CONFIG, FIELDS, archive, form
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mantik.server.compute.jobs import Job
     from mantik.testing.holdings import Run
 
-JOB_DEADLINE = 120.0
+JOB_DEADLINE = 180.0
 
 
 class RunningBackend:
@@ -92,6 +95,16 @@ class RunningBackend:
         )
         assert answer.status_code == 201, answer.text
         return self.job(answer.json()["job_id"])
+
+    @contextlib.contextmanager
+    def half_an_upload(self) -> Iterator[None]:
+        """Submit the first part of a large project; the rest never comes."""
+        body, headers = form(b"x" * 3_000_000)
+        lines = [f"{name}: {value}" for name, value in {**headers, **self._headers()}.items()]
+        head = ["POST /compute-backend/submit/0 HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *lines]
+        with socket.create_connection(("127.0.0.1", urlsplit(self.url).port or 0), timeout=DEADLINE) as client:
+            client.sendall("\r\n".join([*head, "", ""]).encode() + body[:2_500_000])
+            yield
 
     def cancel(self, job: Job) -> None:
         """Cancel a job as its user does."""

@@ -3,19 +3,26 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
+from mantik.cli.commands import mantik
 from mantik.exceptions import ConfigurationError
 from mantik.server.compute.config import ComputeConfig
+from mantik.server.compute.options import reachable_by_jobs
 from mantik.testing import wait_until
 from mantik.testing.processes import running_processes
 from tests.server.running import DEADLINE, RunningPlatform, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+AWAY = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
         (["--compute", "cluster"], "Invalid value for '--compute'"),
         (["--compute-slots", "0"], "Invalid value for '--compute-slots'"),
         (["--compute-queue-limit", "x"], "Invalid value for '--compute-queue-limit'"),
+        (["--compute-keep-days", "0"], "Invalid value for '--compute-keep-days'"),
         (["--compute-archive-limit", "100"], "'100' is no size, expected a number and a unit, e.g. 100MiB."),
         (["--public-url", "mlflow.lab.example"], "--public-url=... is no http(s) URL"),
         (["--public-url", "https://ada:pw@mlflow.lab.example"], "--public-url contains user information"),
@@ -33,8 +41,8 @@ if TYPE_CHECKING:
 )
 def test_option_that_cannot_be_meant_is_an_error(tmp_path: Path, options: list[str], text: str) -> None:
     """Before anything is started, with what was expected."""
-    done = run_command("--port", "0", "--data", str(tmp_path / "data"), *options)
-    assert done.returncode in {1, 2}
+    done = CliRunner().invoke(mantik, ["server", "--port", "0", "--data", str(tmp_path / "data"), *options])
+    assert done.exit_code in {1, 2}
     assert text in done.stderr or text.replace("=...", "='mlflow.lab.example'") in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
@@ -51,6 +59,7 @@ def slurm(folder: Path, nodes: str) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+@pytest.mark.thorough
 def test_slurm_has_to_be_there_and_to_reach_the_platform(tmp_path: Path) -> None:
     """Its commands are looked for, and an address of this machine alone is none for its nodes."""
     arguments = ["--port", "0", "--data", str(tmp_path / "data"), "--compute", "slurm"]
@@ -63,26 +72,11 @@ def test_slurm_has_to_be_there_and_to_reach_the_platform(tmp_path: Path) -> None
     assert "--public-url" in done.stderr
 
 
-def test_platform_starts_while_slurm_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its controller may come up later: the platform serves meanwhile, and says what it does not know."""
-    monkeypatch.setenv("PATH", slurm(tmp_path / "bin", ""))
-    away = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"
-    (tmp_path / "bin" / "sinfo").write_text(f"#!/bin/sh\necho '{away}' >&2\nexit 1\n")
-    running = RunningPlatform(tmp_path / "data", "--compute", "slurm")
-    running.add_user("alice")
-    answer = running.get("/compute-backend/jobs", running.access_token("alice"))
-    running.process.send_signal(signal.SIGTERM)
-    _, said = running.process.communicate(timeout=DEADLINE)
-    assert answer.status_code == 200, answer.text
-    assert f"Warning: Slurm does not say which machines it has: {away}" in said
-    assert f"Only jobs on this machine reach the platform at {running.url}." in said
-    assert "--public-url" in said
-
-
 def test_set_up_reaches_the_processes(tmp_path: Path) -> None:
     """What the command was told comes out of the environment as it went in; what cannot be meant is an error."""
-    config = ComputeConfig(tmp_path / "c", "slurm", 3, 1234, 5, "https://mlflow.lab.example")
-    assert ComputeConfig.from_environment(config.to_environment()) == config
+    config = ComputeConfig(tmp_path / "c", "slurm", 3, 1234, 5, "https://mlflow.lab.example", 30)
+    for each in (config, replace(config, keep_days=None)):
+        assert ComputeConfig.from_environment(each.to_environment()) == each
     assert ComputeConfig.from_environment({"MANTIK_SERVER_DATA": "/srv"}) == ComputeConfig(Path("/srv/compute"))
     for name, value in (("MANTIK_SERVER_COMPUTE", "x"), ("MANTIK_SERVER_COMPUTE_SLOTS", "x")):
         with pytest.raises(ConfigurationError, match=name):
@@ -107,18 +101,50 @@ def soon(condition: Callable[[], object], what: str) -> None:
     wait_until(condition, deadline=DEADLINE, what=what)
 
 
-def test_dispatcher_lives_as_long_as_the_command(tmp_path: Path) -> None:
-    """It is started with it, started again when it dies, and ends with it, even by SIGKILL."""
-    running = RunningPlatform(tmp_path / "data", "--compute", "local")
-    data = running.config.data
+def test_address_of_this_machine_alone_is_none_for_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's commands are looked for, and so are its machines: jobs on another one do not reach the platform here."""
+    config = ComputeConfig(tmp_path, "slurm")
+    here, url = socket.gethostname(), "http://127.0.0.1:5000"
+    monkeypatch.setenv("PATH", slurm(tmp_path / "one", here))
+    assert reachable_by_jobs(config, url).url == url
+    monkeypatch.setenv("PATH", slurm(tmp_path / "two", f"{here}\\nn1"))
+    with pytest.raises(ConfigurationError, match=r"Jobs on n1 cannot reach .* at http://127.0.0.1:5000.* --public-url"):
+        reachable_by_jobs(config, url)
+    public = "https://mlflow.lab.example"
+    assert reachable_by_jobs(replace(config, url=public), url).url == public
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = CliRunner().invoke(mantik, ["server", "--data", str(tmp_path / "data"), "--compute", "slurm"])
+    assert "--compute slurm needs Slurm's commands, and there is no sbatch" in done.stderr
+
+
+@pytest.fixture
+def without_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningPlatform]:
+    """A platform that was started while Slurm's controller does not answer."""
+    monkeypatch.setenv("PATH", slurm(tmp_path / "bin", ""))
+    (tmp_path / "bin" / "sinfo").write_text(f"#!/bin/sh\necho '{AWAY}' >&2\nexit 1\n")
+    running = RunningPlatform(tmp_path / "data", "--compute", "slurm")
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+def test_platform_with_jobs_and_its_dispatcher(without_answer: RunningPlatform) -> None:
+    """Both start while Slurm is away, which is said; the dispatcher is started again when it dies, and ends with it."""
+    running, data = without_answer, without_answer.config.data
+    running.add_user("alice")
+    answer = running.get("/compute-backend/jobs", running.access_token("alice"))
+    assert answer.status_code == 200, answer.text
     soon(lambda: len(dispatchers(data)) == 1, "one dispatcher")
     (first,) = dispatchers(data)
     os.kill(first, signal.SIGKILL)
     soon(lambda: len(set(dispatchers(data)) - {first}) == 1, "another dispatcher")
+    # Even by this signal.
     os.kill(running.process.pid, signal.SIGKILL)
-    running.process.wait()
     soon(lambda: not dispatchers(data) and not running.server_processes(), "the end of all processes")
-    running.process.communicate()
+    _, said = running.process.communicate(timeout=DEADLINE)
+    assert f"Warning: Slurm does not say which machines it has: {AWAY}" in said
+    assert f"Only jobs on this machine reach the platform at {running.url}." in said
+    assert "--public-url" in said
 
 
 def test_platform_without_jobs_has_no_dispatcher(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from mantik.server.compute.dispatcher import dispatcher_for
 from mantik.server.compute.folders import JobFolders
 from mantik.server.compute.jobs import Job, State
+from mantik.server.compute.process import DispatcherProcess
 from mantik.server.compute.processes import marked, send
 from mantik.server.compute.testimony import Ended
 from mantik.server.tokens import TokenIssuer
@@ -90,17 +91,22 @@ def dispatching(intake: Intake, **changes: object) -> Iterator[None]:
         thread.join()
 
 
-class DispatcherProcess:
-    """A dispatcher as the command starts it, at the end of a lifeline."""
+def environment(intake: Intake) -> dict[str, str]:
+    """Return the variables of a dispatcher's process, which finds a lifeline at its standard input."""
+    config = replace(intake.config, lifeline=0)
+    compute = replace(intake.compute, url=intake.process.url)
+    return {**os.environ, **config.to_environment(), **compute.to_environment()}
+
+
+class Tethered:
+    """A dispatcher at the end of a lifeline that can be cut."""
 
     def __init__(self, intake: Intake, log: Path) -> None:
         self._log = log
-        config = replace(intake.config, lifeline=0)
-        compute = replace(intake.compute, url=intake.process.url)
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mantik.server.compute.dispatcher"],
-                env={**os.environ, **config.to_environment(), **compute.to_environment()},
+                env=environment(intake),
                 stdin=subprocess.PIPE,
                 stderr=file,
                 start_new_session=True,
@@ -136,7 +142,7 @@ def test_jobs_take_the_slots_they_ask_for_in_their_order(intake: Intake) -> None
 
 
 def test_end_is_told_when_somebody_listens(intake: Intake) -> None:
-    """While the platform refuses connections a job is not over; then its end is told, and only then it is."""
+    """While the platform refuses connections a job is not over, and says so; then its end is told, and then it is."""
     with FaultProxy(intake.process.url) as proxy:
         proxy.fault(Refuse())
         with dispatching(intake, url=proxy.url):
@@ -146,6 +152,8 @@ def test_end_is_told_when_somebody_listens(intake: Intake) -> None:
             refused = len(proxy.requests)
             wait_until(lambda: len(proxy.requests) >= refused + 2, deadline=DEADLINE, what="two refused reports")
             assert not intake.jobs.is_over(job.job_id)
+            told = f"it has ended, which is told later: the platform does not answer at {proxy.url} ("
+            assert job_now(intake, job.job_id).reason.startswith(told)
             assert run_status(intake, job) == "SCHEDULED"
             proxy.clear()
             job = ended(intake, job)
@@ -154,13 +162,13 @@ def test_end_is_told_when_somebody_listens(intake: Intake) -> None:
 
 
 def test_jobs_survive_their_dispatcher(intake: Intake, tmp_path: Path) -> None:
-    """A dispatcher whose lifeline is cut stops and leaves its jobs running; the next one, which waited, adopts them."""
-    one = DispatcherProcess(intake, tmp_path / "one.log")
+    """One that is stopped leaves its jobs running; the next, which waited, adopts them, and ends with its lifeline."""
+    one = DispatcherProcess(environment(intake), tmp_path / "one.log")
     job = submitted(intake, "touch up; while [ ! -e go ]; do sleep 0.1; done; echo run >>runs")
     up = wait_for_file(intake, job, "up")
-    two = DispatcherProcess(intake, tmp_path / "two.log")
+    two = Tethered(intake, tmp_path / "two.log")
     two.wait_for("Another dispatcher has the queue")
-    assert one.cut() == 0
+    one.stop()
     (up.parent / "go").touch()
     job = ended(intake, job)
     assert (job.state, run_status(intake, job)) == (State.SUCCEEDED, "FINISHED")

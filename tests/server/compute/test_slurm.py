@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from mantik.testing import wait_until
 from tests.integrations.slurm import Slurm, why_no_slurm
 
 from .machine_room import DEADLINE, NO_PLATFORM, MachineRoom
+from .projects import SKINNY
 from .running_backend import RunningBackend
 
 if TYPE_CHECKING:
@@ -35,19 +37,8 @@ pytestmark = pytest.mark.skipif(NO_SLURM is not None, reason=str(NO_SLURM))
 
 REFUSED = "Slurm refuses it: sbatch: error: invalid partition specified:"
 ALL = {"Queue": "all"}
-TRAIN = """
-import os, sys, mlflow, mlflow.sklearn
-from sklearn.dummy import DummyClassifier
-with mlflow.start_run() as run:
-    mlflow.log_param("seed", 7)
-    mlflow.log_metric("accuracy", float(sys.argv[1]))
-    mlflow.log_text("notes", "notes.txt")
-    mlflow.sklearn.log_model(DummyClassifier().fit([[0], [1]], [0, 1]), name="model")
-print("trained", run.info.run_id, "in", os.environ["SLURM_JOB_NAME"])
-"""
-OPEN = "import os, mlflow\nmlflow.start_run()\nmlflow.log_metric('loss', 0.5)\n"
+OPEN = f"{SKINNY}import os, mlflow\nmlflow.start_run()\nmlflow.log_metric('loss', 0.5)\n"
 ENDLESS = {"train.py": OPEN + "import time\nprint('runs')\ntime.sleep(600)\n"}
-KILLED = {"train.py": OPEN + "os.kill(os.getpid(), 9)\n"}
 # Runs until somebody makes the file.
 GATED = OPEN + "import pathlib, time\nprint('runs')\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.1)\n"
 
@@ -106,10 +97,10 @@ class SlurmRoom(MachineRoom):
         return self.end(job)
 
 
-@pytest.fixture
-def room(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmRoom]:
-    """An executor of its own, in a folder whose name is an option, a pattern of Slurm's and a shell's command."""
-    room = SlurmRoom(tmp_path / "a %j $(touch pwned) 'b'" / "compute")
+@contextlib.contextmanager
+def slurm_room(slurm: Slurm, folder: Path) -> Iterator[SlurmRoom]:
+    """Make an executor, in a folder whose name is an option, a pattern of Slurm's and a shell's command."""
+    room = SlurmRoom(folder / "a %j $(touch pwned) 'b'" / "compute")
     yield room
     for job in room.jobs:
         found = Commands().find(f"mantik-{job.job_id}")
@@ -117,6 +108,25 @@ def room(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmRoom]:
             slurm.cancel(found.number)
     # Without cgroups this Slurm leaves alone what a killed wrapper has left.
     room.clear(signal.SIGKILL)
+
+
+@pytest.fixture
+def room(slurm: Slurm, tmp_path: Path) -> Iterator[SlurmRoom]:
+    """An executor of one's own."""
+    with slurm_room(slurm, tmp_path) as room:
+        yield room
+
+
+@pytest.fixture(scope="module")
+def asking(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SlurmRoom, Job]]:
+    """An executor, and a job that asks for many things; it runs until the last test about it."""
+    resources = {**ALL, "Nodes": 1, "CPUs": 1, "Runtime": "510s", "Memory": "1K"}
+    with slurm_room(slurm, tmp_path_factory.mktemp("asking")) as room:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_BACKEND_STORE_URI", "secret-of-the-service")
+            job = room.start(room.job("env; pwd; echo up; sleep 600", resources=resources))
+        room.wait_for(job, "\nup\n")
+        yield room, job
 
 
 @pytest.fixture(scope="module")
@@ -133,39 +143,6 @@ def number(backend: RunningBackend, job: Job) -> str:
     found = wait_until(lambda: backend.job(job.job_id).executor_id, deadline=DEADLINE, what="a number")
     assert found
     return found
-
-
-def test_project_tracks_in_slurm(limited: Job, backend: RunningBackend) -> None:
-    """Params, metrics, model, log and facts are there, without credentials in the project."""
-    job = backend.submit(
-        "python train.py {accuracy}",
-        {"train.py": TRAIN},
-        parameters={"accuracy": 0.75},
-        declared={"accuracy": "float"},
-        resources=ALL,
-    )
-    job = backend.end(job)
-    assert (job.state, job.reason, job.exit_code) == (State.SUCCEEDED, "", 0), backend.log(job)
-    run = backend.run(job)
-    assert (run.status, run.params) == ("FINISHED", {"accuracy": "0.75", "seed": "7"})
-    assert run.metrics["accuracy"] == 0.75
-    assert backend.read_back.download(job.run_id, "notes.txt") == b"notes"
-    assert [model.name for model in backend.read_back.logged_models("0") if model.source_run_id == job.run_id] == [
-        "model"
-    ]
-    assert f"trained {job.run_id} in mantik-{job.job_id}" in backend.log(job)
-    assert (
-        run.tags.items()
-        >= {
-            "mantik.job.executor": "slurm",
-            "mantik.job.queue": "all",
-            "mantik.job.nodes": os.uname().nodename.partition(".")[0],
-            "mantik.job.exit_code": "0",
-            "mantik.job.state": "SUCCEEDED",
-        }.items()
-    )
-    assert float(run.tags["mantik.job.run_seconds"]) > 0
-    assert float(run.tags["mantik.job.wait_seconds"]) >= 0
 
 
 def test_queue_outlives_tokens(limited: Job, slurm: Slurm, backend: RunningBackend) -> None:
@@ -202,7 +179,10 @@ def test_queue_outlives_tokens(limited: Job, slurm: Slurm, backend: RunningBacke
     assert backend.end(waiting).state is State.SUCCEEDED, backend.log(waiting)
     run = backend.run(waiting)
     assert (run.status, run.metrics["loss"]) == ("FINISHED", 0.5)
+    facts = {"executor": "slurm", "queue": "all", "nodes": os.uname().nodename.partition(".")[0], "state": "SUCCEEDED"}
+    assert run.tags.items() >= {f"mantik.job.{name}": value for name, value in facts.items()}.items()
     assert float(run.tags["mantik.job.wait_seconds"]) > 2
+    assert float(run.tags["mantik.job.run_seconds"]) > 0
 
 
 def test_ends_are_true(limited: Job, slurm: Slurm, backend: RunningBackend) -> None:
@@ -210,15 +190,15 @@ def test_ends_are_true(limited: Job, slurm: Slurm, backend: RunningBackend) -> N
     cancelled = backend.submit("python train.py", ENDLESS, resources=ALL)
     backend.wait_for(cancelled, "runs")
     backend.cancel(cancelled)
-    late = backend.submit("python train.py", ENDLESS, resources={**ALL, "Runtime": "8s"})
-    killed = backend.submit("python train.py", KILLED, resources=ALL)
+    late = backend.submit("sleep 600", resources={**ALL, "Runtime": "3s"})
+    killed = backend.submit("kill -9 $$", resources=ALL)
     refused = backend.submit("true", resources={"Queue": "gpus;$(reboot)"})
     by_signal = "its program was ended by SIGKILL, by somebody or for want of memory"
     in_words = f"{REFUSED} gpus;$(reboot) sbatch: error: Batch job submission failed: Invalid partition name specified"
     expected = (
         (cancelled, State.CANCELLED, "KILLED", "", 0.5),
-        (late, State.TIMED_OUT, "FAILED", "time limit: it was ended after 8s", 0.5),
-        (killed, State.FAILED, "FAILED", by_signal, 0.5),
+        (late, State.TIMED_OUT, "FAILED", "time limit: it was ended after 3s", None),
+        (killed, State.FAILED, "FAILED", by_signal, None),
         (refused, State.FAILED, "FAILED", in_words, None),
     )
     for job, *what in expected:
@@ -250,21 +230,16 @@ def test_controller_and_dispatcher_restart_while_a_job_runs(
     assert backend.job(limited.job_id).state in {State.RUNNING, State.TIMED_OUT}
 
 
-def test_job_gets_what_it_asks_for(room: SlurmRoom, slurm: Slurm) -> None:
+def test_job_gets_what_it_asks_for(asking: tuple[SlurmRoom, Job], slurm: Slurm) -> None:
     """Resources are options of Slurm, the log is where it belongs, and the service's secrets stay with it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_BACKEND_STORE_URI", "secret-of-the-service")
-        job = room.start(
-            room.job("env; pwd; sleep 600", resources={**ALL, "Nodes": 1, "CPUs": 1, "Runtime": "90s", "Memory": "1K"})
-        )
-    room.wait_for(job, "SLURM_JOB_ID=")
+    room, job = asking
     facts = slurm.facts(job.executor_id or "")
     assert (
         facts.items()
         >= {
             "JobName": f"mantik-{job.job_id}",
             "Partition": "all",
-            "TimeLimit": "00:02:00",
+            "TimeLimit": "00:09:00",
             "NumNodes": "1",
             "NumCPUs": "1",
             "CPUs/Task": "1",
@@ -274,11 +249,47 @@ def test_job_gets_what_it_asks_for(room: SlurmRoom, slurm: Slurm) -> None:
     )
     seen = room.look(job)
     assert (seen.state, seen.nodes) == (State.RUNNING, facts["NodeList"])
-    assert room.cancelled(job).state is State.CANCELLED
+    assert f"\nSLURM_JOB_NAME=mantik-{job.job_id}\n" in room.log(job)
     assert f"\n{room.folders(job).project}\n" in room.log(job)
     assert "secret-of-the-service" not in room.log(job)
     assert room.folders(job).log.stat().st_mode & 0o077 == 0
     assert not list(room.folder.parent.parent.rglob("pwned"))
+
+
+def test_job_that_slurm_has_forgotten(asking: tuple[SlurmRoom, Job], caplog: pytest.LogCaptureFixture) -> None:
+    """A number that is another job's is not taken for this one; without records nobody knows how it ended."""
+    room, other = asking
+    unknown = replace(room.job("true"), executor_id=other.executor_id, state=State.STARTING)
+    with caplog.at_level(logging.ERROR):
+        seen = room.end(unknown)
+        room.executor.cancel(unknown, room.folders(unknown))
+    assert (seen.state, seen.reason) == (
+        State.LOST,
+        "Slurm no longer knows it, and its processes have not said how they ended",
+    )
+    assert room.look(other).state is State.RUNNING
+    assert not caplog.records
+
+
+def test_cancellation_by_others_is_told_as_one(asking: tuple[SlurmRoom, Job], slurm: Slurm) -> None:
+    """What ended a job from outside is the reason, also where the wrapper only knows that it was told to stop.
+
+    It is in Slurm's records as well.
+    """
+    room, job = asking
+    slurm_job = Commands().find(f"mantik-{job.job_id}")
+    assert slurm_job
+    slurm.cancel(slurm_job.number)
+    seen = room.end(job)
+    assert (seen.state, seen.reason) == (
+        State.CANCELLED,
+        "it was cancelled in Slurm, by somebody other than its user here",
+    )
+    recorded = wait_until(
+        lambda: Commands().record(slurm_job.number, slurm_job.name), deadline=DEADLINE, what="the record"
+    )
+    assert recorded
+    assert (recorded.state, recorded.nodes, recorded.started_at) == ("CANCELLED", slurm_job.nodes, slurm_job.started_at)
 
 
 @pytest.mark.parametrize(
@@ -298,15 +309,43 @@ def test_refusal_is_in_the_words_of_slurm(room: SlurmRoom, resources: dict[str, 
     assert words in str(refused.value)
 
 
-def test_job_is_submitted_once_however_often_it_is_started(room: SlurmRoom) -> None:
-    """A start that is repeated by the next process finds the job, while it runs and when it is over."""
-    job = room.start(room.job("echo run >>runs"))
+def test_job_is_submitted_once_however_often_it_is_started(room: SlurmRoom, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Slurm cannot be asked, it goes back into the queue; where an answer is lost, Slurm is asked for it.
+
+    It is asked for as long as it does not answer. A start that is repeated by the next process finds the job, while it
+    runs and when it is over.
+    """
+    job = room.job("echo run >>runs")
+    with monkeypatch.context() as away:
+        away.setenv("PATH", str(room.folder))
+        with pytest.raises(NoRoomError, match="sbatch cannot be run"):
+            room.start(job)
+    folder = room.folder / "bin"
+    folder.mkdir(parents=True)
+    is_lost = "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1\n"
+    (folder / "sbatch").write_text(f'#!/bin/sh\nPATH=${{PATH#*:}} sbatch "$@"; {is_lost}')
+    is_silent = "[ -e answers ] || { touch answers; echo Socket timed out >&2; exit 1; }\n"
+    (folder / "squeue").write_text(f'#!/bin/sh\ncd "${{0%/*}}"\n{is_silent}PATH=${{PATH#*:}} exec squeue "$@"\n')
+    for name in ("sbatch", "squeue"):
+        (folder / name).chmod(0o755)
+    with monkeypatch.context() as unsure:
+        unsure.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        started = wait_until(lambda: _started(room, job), deadline=DEADLINE, what="the start")
+    assert started
+    assert (folder / "answers").exists()
     room.executor = room.new_executor()
-    assert room.start(job).executor_id == job.executor_id
-    assert room.end(job).state is State.SUCCEEDED
-    assert room.start(job).executor_id == job.executor_id
+    assert room.start(started).executor_id == started.executor_id
+    assert room.end(started).state is State.SUCCEEDED
+    assert room.start(started).executor_id == started.executor_id
     assert room.file(job, "runs") == "run\n"
     assert [each.name for each in Commands().jobs().values()].count(f"mantik-{job.job_id}") == 1
+
+
+def _started(room: SlurmRoom, job: Job) -> Job | None:
+    try:
+        return room.start(job)
+    except NoRoomError:
+        return None
 
 
 def test_killed_wrapper_is_not_waited_for_for_ever(room: SlurmRoom) -> None:
@@ -320,75 +359,6 @@ def test_killed_wrapper_is_not_waited_for_for_ever(room: SlurmRoom) -> None:
     assert seen.reason.startswith("its processes vanished (FAILED, ")
     assert seen.ended_at
     assert seen.ended_at >= started.at[:19]
-
-
-def test_cancellation_by_others_is_told_as_one(room: SlurmRoom, slurm: Slurm) -> None:
-    """What ended a job from outside is the reason, also where the wrapper only knows that it was told to stop."""
-    job = room.up()
-    slurm.cancel(job.executor_id or "")
-    seen = room.end(job)
-    assert (seen.state, seen.reason) == (
-        State.CANCELLED,
-        "it was cancelled in Slurm, by somebody other than its user here",
-    )
-
-
-def test_job_that_slurm_has_forgotten(room: SlurmRoom, caplog: pytest.LogCaptureFixture) -> None:
-    """A number that is another job's is not taken for this one; records decide, and without them nobody knows."""
-    other = room.up()
-    unknown = replace(room.job("true"), executor_id=other.executor_id, state=State.STARTING)
-    with caplog.at_level(logging.ERROR):
-        seen = room.end(unknown)
-        room.executor.cancel(unknown, room.folders(unknown))
-    assert (seen.state, seen.reason) == (
-        State.LOST,
-        "Slurm no longer knows it, and its processes have not said how they ended",
-    )
-    assert room.look(other).state is State.RUNNING
-    slurm_job = Commands().find(f"mantik-{other.job_id}")
-    assert slurm_job
-    assert room.cancelled(other).state is State.CANCELLED
-    recorded = wait_until(
-        lambda: Commands().record(slurm_job.number, slurm_job.name), deadline=DEADLINE, what="the record"
-    )
-    assert recorded
-    assert (recorded.state, recorded.nodes, recorded.started_at) == ("CANCELLED", slurm_job.nodes, slurm_job.started_at)
-    assert not caplog.records
-
-
-def test_nothing_is_submitted_while_slurm_is_away(room: SlurmRoom, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are missing, a configuration that is: the job goes back into the queue and runs later."""
-    job = room.job("true")
-    with monkeypatch.context() as away:
-        away.setenv("PATH", str(room.folder))
-        with pytest.raises(NoRoomError, match="sbatch cannot be run"):
-            room.start(job)
-    started = wait_until(lambda: _started(room, job), deadline=DEADLINE, what="the start")
-    assert started
-    assert room.end(started).state is State.SUCCEEDED
-
-
-def _started(room: SlurmRoom, job: Job) -> Job | None:
-    try:
-        return room.start(job)
-    except NoRoomError:
-        return None
-
-
-def test_answer_that_was_lost_is_asked_for(room: SlurmRoom, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If nobody knows whether a submission was heard, Slurm is asked, for as long as it does not answer."""
-    folder = room.folder / "bin"
-    folder.mkdir(parents=True)
-    is_lost = "echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1\n"
-    (folder / "sbatch").write_text(f'#!/bin/sh\nPATH=${{PATH#*:}} sbatch "$@"; {is_lost}')
-    is_silent = "[ -e answers ] || { touch answers; echo Socket timed out >&2; exit 1; }\n"
-    (folder / "squeue").write_text(f'#!/bin/sh\ncd "${{0%/*}}"\n{is_silent}PATH=${{PATH#*:}} exec squeue "$@"\n')
-    for name in ("sbatch", "squeue"):
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    job = room.start(room.job("true"))
-    assert (folder / "answers").exists()
-    assert room.end(job).state is State.SUCCEEDED
 
 
 def test_time_limit_of_slurm_is_told_as_one(limited: Job, backend: RunningBackend) -> None:

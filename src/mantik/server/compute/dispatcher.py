@@ -74,6 +74,7 @@ class Dispatcher:
         self, config: ComputeConfig, store: JobStore, executor: Executor, tokens: JobTokens, reports: RunReports
     ) -> None:
         self._folder = config.folder
+        self._url = config.url
         self._store = store
         self._executor = executor
         self._tokens = tokens
@@ -227,20 +228,20 @@ class Dispatcher:
 
     def _try_to_conclude(self, job: Job, watch: Watch, seen: Observation) -> None:
         watch.next_conclusion()
-        problem: Exception
         try:
             job = self._conclusions.conclude(job.job_id, seen, is_last_try=watch.undelivered >= _DELIVERIES - 1)
         except UndeliveredError as error:
-            problem = error
+            problem = str(error)
             watch.undelivered += 1
             watch.end = replace(seen, ended_runs=error.ended_runs)
         except UnavailableError as error:
-            problem = error
+            problem = f"the platform does not answer at {self._url} ({error})"
         else:
             _logger.info("Job %s is %s%s", job.job_id, job.state.value, f": {job.reason}" if job.reason else ".")
             return
         if watch.conclusions == 1:
             _logger.warning("The end of job %s is told later: %s", job.job_id, problem)
+            self._store.update(job.job_id, reason=f"it has ended, which is told later: {problem}")
 
     def _report(self, job: Job, errand: Callable[[], None]) -> None:
         if not self._reporting.is_busy(job.job_id):

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -148,6 +149,8 @@ def _check(content: dict[str, Any], **types: type | tuple[type, ...]) -> None:
     for name, value in content.items():
         if not isinstance(value, types[name]):
             raise TypeError(f"{name} is {value!r}")
+    if datetime.fromisoformat(content["at"]).utcoffset() is None:
+        raise ValueError(f"at is {content['at']!r}, without a time zone")
 
 
 def _load(path: Path, read: Callable[[dict[str, Any]], _T]) -> _T | None:
