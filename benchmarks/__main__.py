@@ -66,10 +66,8 @@ def main() -> None:
             lightning.outage(platform, home, SOME_ROUNDS),
             group=3,
         )
-        passed, worked = keras.callbacks(platform, home, PEERS, FEW_ROUNDS)
-        fits = f"Training with Keras, {keras.BATCHES} batches x {keras.EPOCHS} epochs"
-        show(console, f"{fits} (per batch)", passed, group=3)
-        show(console, f"{fits} (processor time per batch)", worked, group=3)
+        for title, figures in keras.callbacks(platform, home, PEERS, FEW_ROUNDS).items():
+            show(console, title, figures, group=None if "Begin" in title else 3)
         show(
             console,
             "Fit of a pipeline of scikit-learn, 569 x 30 (per call)",
