@@ -58,7 +58,7 @@ class Snapshot:
         assert self._outside() == self._before
         compute = self._intake.compute
         names = {path.name for path in compute.folder.iterdir()} - {"compute.db", "compute.db-wal", "compute.db-shm"}
-        assert names == {"incoming", "jobs"}
+        assert names == {"incoming", "jobs", "removed"}
         assert not list(compute.incoming.glob("*/*"))
         for job in compute.jobs.iterdir():
             assert UUID.fullmatch(job.name)
