@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.forked import end_all
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -35,6 +37,13 @@ def no_autologging_left() -> Iterator[None]:
     autologging = sys.modules.get("mantik.integrations.sklearn.autologging")
     if autologging is not None:
         autologging.switch_off()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """End the process from which tests fork theirs."""
+    yield
+    end_all()
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,9 +9,10 @@ from mantik.delivery.journal import JournalWriter
 from mantik.delivery.owner import Owner
 from mantik.delivery.records import encode
 from mantik.delivery.spool import Outgoing
+from tests.forked import run_mantik as mantik
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from mantik.delivery.records import Record
@@ -58,21 +57,3 @@ def stage(outgoing: Outgoing, folder: Path, content: str) -> str:
     source.write_text(content)
     name, _ = outgoing.staging.take(source)
     return name
-
-
-def mantik(
-    *arguments: str, environment: Mapping[str, str], stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end; whatever happens, nobody is shown a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mantik", *arguments],
-        env=dict(environment),
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return done

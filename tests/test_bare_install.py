@@ -23,13 +23,14 @@ ROOT = Path(__file__).parents[1]
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the built wheel without extras into an environment of its own and return its Python."""
     folder = tmp_path_factory.mktemp("bare")
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "dist"), str(ROOT)]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--wheel-dir", str(folder / "dist"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, timeout=200)
     (wheel,) = (folder / "dist").glob("*.whl")
-    venv.create(folder / "venv", with_pip=True)
+    venv.create(folder / "venv")
     python = folder / "venv" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)]
-    subprocess.run(install, check=True, capture_output=True, timeout=250)
+    into = [*pip, "--python", str(python), "install", "--no-compile", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*into, str(wheel)], check=True, capture_output=True, timeout=250)
     return python
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import runpy
@@ -65,6 +66,7 @@ def page(adapter: str) -> str:
     return (ROOT / "docs" / "reference" / f"{adapter}.md").read_text(encoding="utf-8")
 
 
+@functools.cache
 def functions_in(file: str, adapter: str) -> set[str]:
     """Return the names of the functions of a test file; of none if it is not there."""
     folder = {"scikit-learn": "sklearn"}.get(adapter, adapter)

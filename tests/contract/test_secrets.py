@@ -10,6 +10,7 @@ import pytest
 
 from mantik.auth.transport import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS
 from mantik.testing import FaultProxy, Hang, Html, LoseAcknowledgement, Redirect, Refuse, Status
+from tests.forked import run_forked
 from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def test_an_outage_at_the_start_is_one_warning_and_no_secret(
     with FaultProxy(mantik_platform.url) as proxy, applied(proxy, fault):
         settings = {"MANTIK_USERNAME": "ada", "MANTIK_PASSWORD": PASSWORD, "MLFLOW_TRACKING_URI": proxy.url}
         settings["MANTIK_EXIT_TIMEOUT"] = "1"
-        output = run_script(code, clean_environment(settings, tmp_path), tmp_path)
+        output = run_forked(code, clean_environment(settings, tmp_path), tmp_path)
     assert output.count("Training begins without it") == 1
     assert PASSWORD not in output
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.testing import FaultProxy, Platform
-from tests.scripts import clean_environment, run_script, start_script
+from tests.forked import fork_script, run_forked
+from tests.scripts import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,9 @@ LIFETIME = 2.0
 RENEWED_AFTER = 1.5
 """A token of 2 s is renewed in the last quarter of its life."""
 
-SECONDS = 20.0
+lives = pytest.mark.parametrize("lives", [4, pytest.param(10, marks=pytest.mark.thorough)])
+"""For how many lives of a token something goes on."""
+
 REFRESH = "/api/mantik/tokens/refresh"
 CREATE = "/api/mantik/tokens/create"
 
@@ -48,18 +51,22 @@ def assert_refreshes_explained(proxy: FaultProxy, seconds: float) -> None:
     """Check that there was one login, and as many refreshes as the lifetime explains: about one per 1.5 s of use."""
     assert proxy.count(CREATE) == 1
     most = math.ceil(seconds / RENEWED_AFTER) + 1
-    # Some calls, such as logging a model, go without a request for longer than a token lives.
-    fewest = math.floor(seconds / LIFETIME / 2)
-    assert fewest <= proxy.count(REFRESH) <= most
+    # Some calls, such as logging a model, go without a request for longer than a token lives, and some take long.
+    fewest, begun = 0, proxy.requests[0].time
+    for request in proxy.requests:
+        if request.time > begun + 2 * LIFETIME:
+            fewest, begun = fewest + 1, request.time
+    assert max(1, fewest) <= proxy.count(REFRESH) <= most
 
 
-def test_a_training_of_ten_token_lives_sees_no_401(
-    platform: Platform, proxy: FaultProxy, environment: dict[str, str], tmp_path: Path
+@lives
+def test_a_training_of_many_token_lives_sees_no_401(
+    lives: int, platform: Platform, proxy: FaultProxy, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Metrics, artifacts, models and registry calls go on for 20 s on tokens of 2 s."""
-    output = run_script(
+    """Metrics, artifacts, models and registry calls go on for longer than a token lives."""
+    output = run_forked(
         f"""
-        import json, time
+        import json, threading, time
         import mantik, mlflow
         from pathlib import Path
         from sklearn.linear_model import LinearRegression
@@ -71,15 +78,16 @@ def test_a_training_of_ten_token_lives_sees_no_401(
         client.create_registered_model("lasting")
         started, step = time.monotonic(), 0
         with mlflow.start_run() as run:
-            while time.monotonic() - started < {SECONDS}:
+            while time.monotonic() - started < {lives * LIFETIME}:
                 mantik.init_tracking()
                 mlflow.log_metric("step", step, step=step)
                 mlflow.log_artifact("artifact.bin", f"at/{{step}}")
-                if step % 50 == 0:
+                if step % 20 == 0:
                     options = {{"registered_model_name": "lasting", "pip_requirements": ["scikit-learn"]}}
                     mlflow.sklearn.log_model(model, name="line", **options)
                 client.set_registered_model_tag("lasting", "step", str(step))
                 step += 1
+                threading.Event().wait(0.05)  # a step of training
         print("DONE", json.dumps([run.info.run_id, step, time.monotonic() - started]))
         """,
         environment,
@@ -91,16 +99,17 @@ def test_a_training_of_ten_token_lives_sees_no_401(
     assert len([path for path in held.artifacts(run_id) if path.startswith("at/")]) == steps
     registered = {model.name: model for model in held.registered_models()}["lasting"]
     assert registered.tags["step"] == str(steps - 1)
-    assert len(registered.versions) == math.ceil(steps / 50)
+    assert len(registered.versions) == math.ceil(steps / 20)
     assert "401" not in output
     assert_refreshes_explained(proxy, seconds)
 
 
+@lives
 def test_eight_threads_share_the_refreshes(
-    platform: Platform, proxy: FaultProxy, environment: dict[str, str], tmp_path: Path
+    lives: int, platform: Platform, proxy: FaultProxy, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Eight threads that log every 10 ms for 20 s need no more refreshes than one."""
-    output = run_script(
+    """Eight threads that log for many lives of a token need no more refreshes than one."""
+    output = run_forked(
         f"""
         import json, threading, time
         from concurrent.futures import ThreadPoolExecutor
@@ -113,10 +122,10 @@ def test_eight_threads_share_the_refreshes(
 
         def log(thread):
             step = 0
-            while time.monotonic() - started < {SECONDS}:
+            while time.monotonic() - started < {lives * LIFETIME}:
                 client.log_metric(run.info.run_id, f"thread-{{thread}}", step, step=step)
                 step += 1
-                threading.Event().wait(0.01)  # a step of training
+                threading.Event().wait(0.05)  # a step of training
             return step
 
         with ThreadPoolExecutor(8) as pool:
@@ -135,11 +144,12 @@ def test_eight_threads_share_the_refreshes(
     assert_refreshes_explained(proxy, seconds)
 
 
+@lives
 def test_eight_processes_share_the_refreshes(
-    platform: Platform, proxy: FaultProxy, environment: dict[str, str], tmp_path: Path
+    lives: int, platform: Platform, proxy: FaultProxy, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Eight processes that start on an expired cache and log for 20 s need no more refreshes than one."""
-    run_script("import mantik; mantik.init_tracking()", environment, tmp_path)
+    """Eight processes that start on an expired cache and log for many lives of a token need no more refreshes."""
+    run_forked("import mantik; mantik.init_tracking()", environment, tmp_path)
     expire(tmp_path)
     worker = f"""
         import json, sys, threading, time
@@ -150,10 +160,10 @@ def test_eight_processes_share_the_refreshes(
         started, step = time.monotonic(), 0
         mantik.init_tracking()
         with mlflow.start_run(run_name=name) as run:
-            while time.monotonic() - started < {SECONDS}:
+            while time.monotonic() - started < {lives * LIFETIME}:
                 mlflow.log_metric("step", step, step=step)
                 step += 1
-                threading.Event().wait(0.01)  # a step of training
+                threading.Event().wait(0.05)  # a step of training
         print("DONE", json.dumps([run.info.run_id, step]), flush=True)
         """
     outputs = run_together(worker, environment, tmp_path)
@@ -162,7 +172,7 @@ def test_eight_processes_share_the_refreshes(
         run_id, steps = json.loads(output.partition("DONE ")[2].splitlines()[0])
         assert [point.step for point in held.metric_history(run_id, "step")] == list(range(steps))
         assert "401" not in output
-    assert_refreshes_explained(proxy, SECONDS + 5)
+    assert_refreshes_explained(proxy, lives * LIFETIME + 5)
 
 
 def test_eight_processes_on_an_expired_cache_refresh_once(mantik_platform: Platform, tmp_path: Path) -> None:
@@ -170,7 +180,7 @@ def test_eight_processes_on_an_expired_cache_refresh_once(mantik_platform: Platf
     with FaultProxy(mantik_platform.url) as proxy:
         settings = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": proxy.url}
         environment = clean_environment(settings, tmp_path)
-        run_script("import mantik; mantik.init_tracking()", environment, tmp_path)
+        run_forked("import mantik; mantik.init_tracking()", environment, tmp_path)
         assert (proxy.count(CREATE), proxy.count(REFRESH)) == (1, 0)
         expire(tmp_path)
         # Nobody needs the password any more.
@@ -196,13 +206,11 @@ def expire(home: Path) -> None:
 
 def run_together(worker: str, environment: dict[str, str], folder: Path) -> list[str]:
     """Start eight processes, let them begin at the same moment, and return what each printed."""
-    processes = [start_script(worker, environment, folder) for _ in range(8)]
+    processes = [fork_script(worker, environment, folder) for _ in range(8)]
     try:
         for process in processes:
-            assert process.stdout is not None
             assert process.stdout.readline() == "READY\n"
         for number, process in enumerate(processes):
-            assert process.stdin is not None
             process.stdin.write(f"worker {number}\n")
             process.stdin.flush()
         outputs = [process.communicate(timeout=150)[0] for process in processes]

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from mantik.delivery.records import Record
     from mantik.delivery.spool import Lane
 
-LANES = pytest.mark.parametrize(
-    ("lane_name", "records"),
-    [("points", st.lists(POINTS_LANE, max_size=6)), ("uploads", st.lists(UPLOADS_LANE, max_size=6))],
-)
+POINTS, UPLOADS = ("points", st.lists(POINTS_LANE, max_size=6)), ("uploads", st.lists(UPLOADS_LANE, max_size=6))
+BOTH_LANES = pytest.mark.parametrize(("lane_name", "records"), [POINTS, UPLOADS])
+LANES = pytest.mark.parametrize(("lane_name", "records"), [POINTS, pytest.param(*UPLOADS, marks=pytest.mark.thorough)])
+"""What damage does is the same for both: the bytes around a record are."""
+
 SIZES = st.sampled_from([1, 150, 400, 4 * 1024 * 1024])
 SMALL_CHUNKS = 64
 
@@ -95,7 +96,7 @@ def check_tails(lane: Lane) -> None:
     assert all(isinstance(item, Entry) for item in live if item.start.segment == number)
 
 
-@LANES
+@BOTH_LANES
 @given(data=st.data())
 def test_any_openings_and_segments_are_read_in_order(
     lane_name: str, records: st.SearchStrategy[list[Record]], data: st.DataObject

@@ -12,10 +12,10 @@ import select
 import signal
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from mantik.testing import wait_until
-from tests.scripts import start_script
+from tests.forked import fork_script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,10 +165,10 @@ class Nursery:
         self._folder = folder
         self._born: list[Child] = []
         code = _SCRIPT.replace("MODEL_EVERY", str(MODEL_EVERY))
-        self._process = start_script(code, environment, folder)
+        self._process = fork_script(code, environment, folder)
         said = ""
         while not said.endswith("WARM\n"):
-            line = self._output.readline()
+            line = self._process.stdout.readline()
             assert line, said
             said += line
 
@@ -183,11 +183,6 @@ class Nursery:
                 child.kill()
         self._process.kill()
         self._process.communicate(timeout=60)
-
-    @property
-    def _output(self) -> IO[str]:
-        assert self._process.stdout is not None
-        return self._process.stdout
 
     def train(
         self, environment: Mapping[str, str], *, operations: int, experiment: str | None = None, ends: bool = False
@@ -214,15 +209,15 @@ class Nursery:
         # Without waiting for the writer; until there was one, there is nothing to be read, and no end either.
         reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         line = json.dumps({"environment": dict(environment), "pipe": str(pipe), "errors": str(errors), **order})
-        assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        child = Child(int(self._output.readline()), reading, errors)
+        child = Child(int(self._process.stdout.readline()), reading, errors)
         self._born.append(child)
         return child
 
 
 def kept_ids(environment: Mapping[str, str]) -> dict[str, str | None]:
     """Return the server's id of each provisional one that a spool knows."""
-    files = Path(environment["MANTIK_SPOOL"], "ids").glob("*.json")
+    spool = environment.get("MANTIK_SPOOL") or f"{environment['MANTIK_HOME']}/spool"
+    files = Path(spool, "ids").glob("*.json")
     return {file.stem: json.loads(file.read_text())["server_id"] for file in files}

@@ -17,7 +17,8 @@ from mantik.delivery.records import Artifact, Batch, encode
 from mantik.delivery.segment import path_of
 from mantik.delivery.spool import Outgoing
 from mantik.settings import Settings
-from tests.scripts import clean_environment, run_script
+from tests.forked import run_forked
+from tests.scripts import clean_environment
 from tests.spools import append, create_run, leave, mantik, stage
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def test_other_things_in_the_spool_are_never_touched(
     spool.chmod(0o755)
     before = contents(spool)
     environment["MANTIK_SPOOL"] = str(spool)
-    output = run_script(
+    output = run_forked(
         """
         import mantik, mlflow
 
@@ -173,7 +174,7 @@ def test_a_full_disk_does_not_keep_a_sync_from_making_room(
 ) -> None:
     """Where not one byte can be written, what waits is sent all the same and its room is given back."""
     run_id = create_run(mantik_platform)
-    outgoing = leave(settings, mantik_platform.url, points(run_id, range(12_000)))
+    outgoing = leave(settings, mantik_platform.url, points(run_id, range(2_500)))
     done = subprocess.run(
         ["/bin/sh", "-c", f'ulimit -f 0; exec "{sys.executable}" -m mantik sync'],
         env=environment,
@@ -183,7 +184,7 @@ def test_a_full_disk_does_not_keep_a_sync_from_making_room(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert steps_of(mantik_platform, run_id) == list(range(12_000))
+    assert steps_of(mantik_platform, run_id) == list(range(2_500))
     assert not outgoing.path.exists()
 
 

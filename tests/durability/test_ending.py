@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.testing import Hang, Refuse, wait_until
-from tests.scripts import clean_environment, run_script, start_script
+from tests.forked import fork_script, run_forked
+from tests.scripts import clean_environment
 
 from .training import mantik, server_id, spool_of
 
@@ -134,8 +135,7 @@ class Ended:
 
 def end(ending: Ending, environment: dict[str, str], folder: Path) -> Ended:
     """Run a script to its end, with the signal it is to be sent."""
-    process = start_script(BEGIN + ending.code, environment, folder)
-    assert process.stdout is not None
+    process = fork_script(BEGIN + ending.code, environment, folder)
     seen = ""
     if ending.sent is not None:
         for line in process.stdout:
@@ -297,12 +297,9 @@ def test_flush_and_receipt_tell_what_is_there(proxy: FaultProxy, environment: di
         tell(mantik.flush(2))
         tell(mantik.flush(30))
         """
-    process = start_script(code, {**environment, "MANTIK_EXIT_TIMEOUT": "10"}, tmp_path)
-    assert process.stdout is not None
-    assert process.stdin is not None
+    process = fork_script(code, {**environment, "MANTIK_EXIT_TIMEOUT": "10"}, tmp_path)
 
     def told() -> object:
-        assert process.stdout is not None
         return json.loads(next(line for line in process.stdout if line.startswith("[")))
 
     assert told() == [True, [1, 0, 0, None, True], [False, False, False], True]
@@ -322,7 +319,7 @@ def test_the_wait_at_the_end_can_be_forbidden(proxy: FaultProxy, environment: di
     """With MANTIK_EXIT_TIMEOUT=0 a process ends at once, whatever waits, and the receipt says what does."""
     environment["MANTIK_EXIT_TIMEOUT"] = "0"
     proxy.fault(Hang(), path="/api/2.0/mlflow/runs/log-batch")
-    output = run_script(BEGIN + OPEN, environment, tmp_path, timeout=30)
+    output = run_forked(BEGIN + OPEN, environment, tmp_path, timeout=30)
     assert "waiting up to" not in output
     assert "1 point, 1 status change waiting" in output
     assert len(spool_of(environment)) == 1
@@ -334,8 +331,7 @@ def test_ctrl_c_skips_the_wait_and_loses_nothing(
 ) -> None:
     """Away from a terminal one line says that a process waits; Ctrl-C ends that, and a sync delivers the rest."""
     switch = proxy.fault(fault, path="/api/2.0/mlflow/runs/log-batch")
-    process = start_script(BEGIN + OPEN, environment, tmp_path)
-    assert process.stdout is not None
+    process = fork_script(BEGIN + OPEN, environment, tmp_path)
     seen = ""
     for line in process.stdout:
         seen += line
@@ -357,15 +353,9 @@ def test_a_terminal_shows_a_progress_bar(proxy: FaultProxy, environment: dict[st
     """On a terminal a bar shows what is waited for, and it is gone when everything has arrived."""
     switch = proxy.fault(Refuse(), path="/api/2.0/mlflow/runs/log-batch")
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(BEGIN + OPEN)],
-        env={**environment, "TERM": "xterm", "COLUMNS": "150"},
-        cwd=tmp_path,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-    )
-    os.close(theirs)
+    with os.fdopen(theirs, "w") as terminal:
+        seen = {**environment, "TERM": "xterm", "COLUMNS": "150"}
+        process = fork_script(BEGIN + OPEN, seen, tmp_path, errors=terminal)
     shown = bytearray()
 
     def sees(text: bytes) -> bool:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.testing import Delay, Hang, Html, LoseAcknowledgement, Platform, Refuse, Status, wait_until
-from tests.scripts import clean_environment, run_script, start_script
+from tests.forked import fork_script, run_forked
+from tests.scripts import clean_environment
 
 from .training import STEPS, TRAINING, Training, assert_complete, mantik, server_id, spool_of
 
@@ -29,6 +30,8 @@ OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "0"))
 
 
 ROOM = 80 * 1024
+MANY_STEPS = 1500
+"""Of a training that needs more room than that."""
 
 LOG_BATCH = "/api/2.0/mlflow/runs/log-batch"
 TOKENS = "/api/mantik/tokens"
@@ -199,7 +202,7 @@ def test_a_rejected_token_is_renewed_on_the_way(
 ) -> None:
     """A 401 in the middle costs one refresh, and the same request arrives with the new token."""
     # A token that was issued this very moment would not be renewed at once.
-    run_script("import mantik; mantik.init_tracking()", environment, tmp_path)
+    run_forked("import mantik; mantik.init_tracking()", environment, tmp_path)
     training = Training(environment, tmp_path)
     before = proxy.count(TOKENS)
     switch = proxy.fault(Status(401, "Token expired"), path=LOG_BATCH, times=1)
@@ -251,7 +254,7 @@ def test_lost_acknowledgements_of_what_is_created_make_nothing_twice(
             mlflow.log_param("depth", 3)
             mlflow.log_text("text", "text.txt")
         """
-    run_script(code, environment, tmp_path)
+    run_forked(code, environment, tmp_path)
     assert [switch.hits for switch in (*lost, model)] == [1, 1, 1, 1]
     held = mantik_platform.read_back
     (run,) = held.runs(tmp_path.name)
@@ -300,7 +303,7 @@ def test_a_full_disk_costs_what_did_not_fit_and_says_so(
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
 """
     switch = proxy.fault(Refuse())
-    training = Training(environment, tmp_path, code=limit + TRAINING)
+    training = Training(environment, tmp_path, code=limit + TRAINING, steps=MANY_STEPS)
     training.go_on()
     assert float(training.expect("LOGGED ")) < 3.0
     output = training.finish()
@@ -311,7 +314,7 @@ def test_a_full_disk_costs_what_did_not_fit_and_says_so(
     done = mantik("sync", "--json", environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     sent = json.loads(done.stdout)["sent"]["metrics"]
-    assert 0 < sent == 2 * STEPS - int(lost[1].replace(",", ""))
+    assert 0 < sent == 2 * MANY_STEPS - int(lost[1].replace(",", ""))
     held = mantik_platform.read_back
     run_id = server_id(mantik_platform, training.run_id)
     for key in ("loss", "accuracy"):
@@ -333,7 +336,7 @@ def test_a_clock_that_is_set_back_harms_nothing(
     mantik_platform: Platform, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """When the clock goes back an hour in the middle, all points arrive, and the run's end is not before its start."""
-    output = run_script(
+    output = run_forked(
         """
         import time
         import mantik, mlflow
@@ -380,8 +383,7 @@ def test_strict_tracking_raises(proxy: FaultProxy, environment: dict[str, str], 
         print("ENDED", flush=True)
         """
     switch = proxy.fault(Refuse())
-    process = start_script(code, {**environment, "MANTIK_STRICT": "1", "MANTIK_SPOOL_LIMIT": "3k"}, tmp_path)
-    assert process.stdout is not None
+    process = fork_script(code, {**environment, "MANTIK_STRICT": "1", "MANTIK_SPOOL_LIMIT": "3k"}, tmp_path)
     first = process.stdout.readline()
     switch.clear()
     output, _ = process.communicate("\n", timeout=60)

@@ -18,7 +18,8 @@ import pytest
 
 from mantik.delivery.creation import SETTLING_SECONDS
 from mantik.testing import Delay, FaultProxy, Refuse, Status, wait_until
-from tests.scripts import clean_environment, start_script
+from tests.forked import fork_script
+from tests.scripts import clean_environment
 
 from .nursery import MODEL_EVERY, Nursery, kept_ids
 from .training import mantik
@@ -302,10 +303,9 @@ def test_a_killed_script_is_brought_in_by_the_command_line(
             print(step, flush=True)
             step += 1
         """
-    process = start_script(code, environment, tmp_path)
-    assert process.stdout is not None
+    process = fork_script(code, environment, tmp_path)
     run_id = next(line for line in process.stdout if line.startswith("RUN ")).split()[1]
-    for _ in range(700):
+    for _ in range(250):
         last = process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     # Not communicate(): it would miss what readline() has read ahead.

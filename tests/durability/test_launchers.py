@@ -11,6 +11,7 @@ import pytest
 
 from mantik.testing import wait_until
 from mantik.testing.processes import end_groups
+from tests.forked import run_forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,14 +104,19 @@ def test_torchrun_ends_a_run_for_two_reasons(
     assert f"({status}): 1 point, 1 status change sent" in output
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize(
+    ("method", "ends"),
+    [("fork", list(ENDS)), ("spawn", list(ENDS)[:1]), pytest.param("spawn", list(ENDS), marks=pytest.mark.thorough)],
+)
 def test_a_worker_ends_its_run_as_it_ends(
-    method: str, mantik_platform: Platform, environment: dict[str, str], tmp_path: Path
+    method: str, ends: list[str], mantik_platform: Platform, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """A process of `multiprocessing` that dies of an error leaves its run with the true status, forked or spawned."""
     script = tmp_path / "train.py"
     script.write_text(WORKER)
-    output = run([str(script), method, *ENDS], environment, tmp_path)
+    # As a file: a process that is spawned reads it again.
+    code = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
+    output = run_forked(code, environment, tmp_path, method, *ends)
     runs = [mantik_platform.read_back.run(line.split()[1]) for line in output.splitlines() if line.startswith("RUN ")]
-    assert [run.status for run in runs] == list(ENDS.values()), output
-    assert [run.metrics for run in runs] == [{"loss": 0.5}] * len(ENDS)
+    assert [run.status for run in runs] == [ENDS[code] for code in ends], output
+    assert [run.metrics for run in runs] == [{"loss": 0.5}] * len(ends)

@@ -6,26 +6,30 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mantik.testing import Platform
+from mantik.testing import FaultProxy, Refuse
 from tests.durability.comparison import difference, holding_of
+from tests.durability.nursery import kept_ids
 from tests.durability.training import mantik, spool_of
-from tests.scripts import clean_environment, start_script
+from tests.forked import Warm
+from tests.scripts import clean_environment
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
 
+    from mantik.testing import Platform
     from tests.durability.comparison import Holding
+    from tests.forked import Forked
 
 PROVISIONAL = re.compile(rb"local-[0-9a-f]{32}")
 SCRIPT_SECONDS = 200.0
 
 TRACKING = """
-    import os, subprocess, sys
+    import os, sys
     import mantik, mlflow
     import numpy as np, pandas as pd, matplotlib
     matplotlib.use("agg")
@@ -98,19 +102,29 @@ TRACKING = """
     mlflow.MlflowClient().set_tag(mlflow.last_active_run().info.run_id, "label", "autologged alone")
     mlflow.sklearn.autolog(disable=True)
     mlflow.flush_trace_async_logging()
-    del os.environ["EXPERIMENT"]
-    child = '''
+    print("OUTER", outer.info.run_id, flush=True)
+    sys.stdin.readline()
+    """
+
+ELSEWHERE = """
     import mantik, mlflow
+
     mantik.init_tracking()
     with mlflow.start_run() as run:
         mlflow.log_metric("elsewhere", 2.0)
-        mlflow.log_text("from a child", "child.txt")
+        mlflow.log_text("from another process", "elsewhere.txt")
         mlflow.set_tag("again", "other process")
-        with mlflow.start_run(run_name="grandchild", nested=True):
+        with mlflow.start_run(run_name="nested elsewhere", nested=True):
             pass
-    '''
-    subprocess.run([sys.executable, "-c", child], env={**os.environ, "MLFLOW_RUN_ID": outer.info.run_id}, check=True)
     """
+
+IMPORTS = """
+import os
+os.environ["KERAS_BACKEND"] = "torch"
+import keras, lightning, lightning.pytorch.loggers, matplotlib.figure, mlflow.keras, mlflow.sklearn, torch
+import sklearn.linear_model
+"""
+"""What all of this imports."""
 
 FRAMEWORKS = """
     import os
@@ -175,7 +189,6 @@ LOADING = """
     """
 
 SCRIPTS = {
-    # Without a server and without a password: nobody could log in if somebody tried.
     "offline": TRACKING,
     # In online mode, with a server that is down from before the beginning to after the end.
     "dead": TRACKING,
@@ -183,11 +196,15 @@ SCRIPTS = {
 }
 
 
+EXPERIMENTS = ["online tracking", "online frameworks", *(f"later {name}" for name in SCRIPTS)]
+
+
 @dataclass
 class Trainings:
     """The same scripts with and without the platform.
 
     Attributes:
+        warm: What they were forked from.
         platform: Where all of it is now.
         online: What it holds of the trainings that were there all the time, by script.
         later: What it holds of the ones that were not, by kind.
@@ -195,6 +212,7 @@ class Trainings:
         synced_at: When the first of them was shipped, in milliseconds since 1970.
     """
 
+    warm: Warm
     platform: Platform
     online: dict[str, Holding]
     later: dict[str, Holding]
@@ -203,50 +221,70 @@ class Trainings:
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
-    """Run the scripts online, then offline with the platform gone, and ship what the latter left."""
-    with Platform() as platform:
+def trainings(mantik_platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    """Run the scripts online, then offline with the platform away, and ship what the latter left."""
+    with Warm(IMPORTS) as warm, FaultProxy(mantik_platform.url) as proxy:
+        user = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": proxy.url}
 
-        def start(experiment: str, code: str, **settings: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
-            folder = tmp_path_factory.mktemp(experiment)
-            environment = clean_environment({**platform.environment(), "EXPERIMENT": experiment, **settings}, folder)
-            return start_script(code, environment, folder), environment
+        def run(experiments: dict[str, str], settings: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+            started = {}
+            for experiment, code in experiments.items():
+                folder = tmp_path_factory.mktemp(experiment)
+                own = {**user, "EXPERIMENT": experiment, **settings.get(experiment, {})}
+                environment = clean_environment(own, folder)
+                started[experiment] = warm.start(code, environment, folder), environment
+            for experiment, (process, environment) in started.items():
+                output = ""
+                if experiments[experiment] is TRACKING:
+                    output, run_id = said(process, "OUTER ")
+                    elsewhere = {**environment, "MLFLOW_RUN_ID": run_id, "MLFLOW_EXPERIMENT_NAME": experiment}
+                    output += finish(warm.start(ELSEWHERE, elsewhere, tmp_path_factory.mktemp("elsewhere")))
+                finish(process, output)
+            return {experiment: environment for experiment, (_, environment) in started.items()}
 
-        def finish(processes: dict[str, subprocess.Popen[str]]) -> None:
-            try:
-                for name, process in processes.items():
-                    output, _ = process.communicate(timeout=SCRIPT_SECONDS)
-                    assert process.returncode == 0, f"{name}:\n{output}"
-            finally:
-                for process in processes.values():
-                    process.kill()
-
-        codes = {TRACKING: "tracking", FRAMEWORKS: "frameworks"}
-        finish({name: start(f"online {name}", code)[0] for code, name in codes.items()})
-        platform.kill()
-        settings = {
-            "offline": {"MANTIK_MODE": "offline", "MANTIK_PASSWORD": ""},
-            "dead": {"MANTIK_EXIT_TIMEOUT": "1"},
-            "frameworks": {"MANTIK_MODE": "offline", "MANTIK_PASSWORD": ""},
-        }
-        started = {name: start(f"later {name}", code, **settings[name]) for name, code in SCRIPTS.items()}
-        finish({name: process for name, (process, _) in started.items()})
-        platform.restart()
+        run({"online tracking": TRACKING, "online frameworks": FRAMEWORKS}, {})
+        switch = proxy.fault(Refuse())
+        # Without a server and without a password: nobody could log in if somebody tried.
+        offline = {"MANTIK_MODE": "offline", "MANTIK_PASSWORD": ""}
+        settings = {"offline": offline, "dead": {"MANTIK_EXIT_TIMEOUT": "1"}, "frameworks": offline}
+        left = run(
+            {f"later {name}": code for name, code in SCRIPTS.items()},
+            {f"later {name}": own for name, own in settings.items()},
+        )
+        assert switch.hits
+        switch.clear()
         synced_at = int(time.time() * 1000)
-        environments = {name: {**environment, **platform.environment()} for name, (_, environment) in started.items()}
+        environments = {name: {**left[f"later {name}"], **user} for name in SCRIPTS}
         for environment in environments.values():
             shipped = mantik("sync", environment=environment)
             assert shipped.returncode == 0, shipped.stdout + shipped.stderr
-        online = {name: holding_of(platform, f"online {name}") for name in codes.values()}
-        later = {name: holding_of(platform, f"later {name}") for name in SCRIPTS}
-        yield Trainings(platform, online, later, environments, synced_at)
+        online = {name: holding_of(mantik_platform, f"online {name}") for name in ("tracking", "frameworks")}
+        later = {name: holding_of(mantik_platform, f"later {name}") for name in SCRIPTS}
+        yield Trainings(warm, mantik_platform, online, later, environments, synced_at)
+
+
+def said(process: Forked, word: str) -> tuple[str, str]:
+    """Return what a process prints up to a line that begins with a word, and the rest of that line."""
+    output = ""
+    for line in process.stdout:
+        output += line
+        if line.startswith(word):
+            return output, line.removeprefix(word).strip()
+    raise AssertionError(output)
+
+
+def finish(process: Forked, output: str = "") -> str:
+    """Let a process end, and return what it has printed in all."""
+    rest, _ = process.communicate("\n", timeout=SCRIPT_SECONDS)
+    assert process.returncode == 0, output + rest
+    return output + rest
 
 
 def test_the_training_logs_every_kind_of_thing(trainings: Trainings) -> None:
     """What is compared below is there: runs, nested ones, histories, datasets, models, files and traces."""
     held = trainings.online["tracking"]
     inner = {f"inner-{number}" for number in range(2)} | {f"innermost-{number}" for number in range(2)}
-    assert set(held.runs) == {"outer", *inner, "grandchild", "unnamed", "autologged", "autologged alone"}
+    assert set(held.runs) == {"outer", *inner, "nested elsewhere", "unnamed", "autologged", "autologged alone"}
     assert set(held.models) == {"outer/linear", "autologged/model"}
     assert len(held.histories["outer/loss"]) == 20
     assert held.histories["outer/later"]
@@ -257,7 +295,7 @@ def test_the_training_logs_every_kind_of_thing(trainings: Trainings) -> None:
     assert len(outer["outputs"]["model_outputs"]) == 1
     assert held.runs["autologged"]["inputs"]["dataset_inputs"]
     names = [name.removeprefix("run outer: ") for name in held.files if name.startswith("run outer: ")]
-    assert {"child.txt", "config.json", "notes/read me.txt", "plots/line.png", "red.png", "table.json"} < set(names)
+    assert {"elsewhere.txt", "config.json", "notes/read me.txt", "plots/line.png", "red.png", "table.json"} < set(names)
     assert "two" in held.files["run outer: table.json"]
     assert "<model outer/linear>" in held.files["model outer/linear: MLmodel"]
     assert held.models["outer/linear"]["info"]["status"] == "LOGGED_MODEL_READY"
@@ -290,17 +328,24 @@ def test_everything_keeps_its_own_time(trainings: Trainings, kind: str) -> None:
 
 def test_no_provisional_id_is_left_on_the_platform(trainings: Trainings) -> None:
     """Nothing in the database and in no file is an id that a training made up, but for Lightning's note of a path."""
-    folder = trainings.platform.data
+    own = [str(trainings.platform.read_back.experiment(name).experiment_id) for name in EXPERIMENTS]
+    made_up = {
+        local_id.removeprefix("m-")
+        for environment in trainings.environments.values()
+        for local_id in kept_ids(environment)
+    }
+    assert len(made_up) > 20
     found, searched = [], 0
-    for where, _, names in os.walk(folder):
+    for where, _, names in os.walk(trainings.platform.data):
+        is_own = any(part in own for part in Path(where).relative_to(trainings.platform.data).parts)
         for name in names:
-            path = os.path.join(where, name)  # noqa: PTH118  # walked as text
-            with open(path, "rb") as file:  # noqa: PTH123  # walked as text
-                searched += 1
-                # A checkpoint says in which folder of the training's own disk it was written.
-                if PROVISIONAL.search(file.read()) and not name.endswith(".ckpt"):
-                    found.append(path)
-    assert searched > 100
+            path = Path(where, name)
+            searched += is_own
+            ids = {local_id.decode() for local_id in PROVISIONAL.findall(path.read_bytes())}
+            # A checkpoint says in which folder of the training's own disk it was written.
+            if (ids if is_own else ids & made_up) and path.suffix != ".ckpt":
+                found.append(path)
+    assert searched > 80
     assert found == []
 
 
@@ -316,7 +361,7 @@ def test_models_load_from_the_platform_and_predict_the_same(
         f"models:/{held.model_ids['keras/dense']}"
         for held in (trainings.online["frameworks"], trainings.later["frameworks"])
     ]
-    process = start_script(LOADING, clean_environment(trainings.platform.environment(), folder), folder)
+    process = trainings.warm.start(LOADING, clean_environment(trainings.platform.environment(), folder), folder)
     output, _ = process.communicate("\n".join(uris), timeout=SCRIPT_SECONDS)
     assert process.returncode == 0, output
     predictions = [line.split()[1] for line in output.splitlines() if line.startswith("PREDICTED")]

@@ -20,7 +20,7 @@ from mantik.delivery.shipper import Shipper
 from mantik.delivery.spool import Outgoing, identities_of
 from mantik.settings import Settings
 from mantik.testing import Status
-from tests.scripts import run_script
+from tests.forked import run_forked
 
 from .training import mantik, spool_of
 
@@ -48,7 +48,7 @@ def test_poison_is_kept_with_its_reason_and_the_rest_arrives(
     mantik_platform: Platform, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Changed params, illegal keys and values of any size and kind cost themselves and nothing around them."""
-    output = run_script(
+    output = run_forked(
         """
         import math
         import mantik, mlflow
@@ -75,7 +75,7 @@ def test_poison_is_kept_with_its_reason_and_the_rest_arrives(
             outbox_for(mlflow.get_tracking_uri()).record_batch(run_id, points, [["a//b", "1"], ["sound", "1"]], [])
             mlflow.log_metric("last", 1.0)
         with mlflow.start_run() as many:
-            mlflow.log_params({f"param-{number}": number for number in range(10_000)})
+            mlflow.log_params({f"param-{number}": number for number in range(2_500)})
         print("RUN", run_id, many.info.run_id)
         """,
         environment,
@@ -83,7 +83,7 @@ def test_poison_is_kept_with_its_reason_and_the_rest_arrives(
     )
     held = mantik_platform.read_back
     poisoned, many = output.partition("RUN ")[2].split()[:2]
-    assert held.run(many).params == {f"param-{number}": str(number) for number in range(10_000)}
+    assert held.run(many).params == {f"param-{number}": str(number) for number in range(2_500)}
     run = held.run(poisoned)
     assert run.status == "FINISHED"
     own = {"long": "x" * 5995 + "12345", "twice": "1", "sound": "1"}

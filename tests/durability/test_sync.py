@@ -23,10 +23,12 @@ from mantik.delivery.spool import Outgoing, identities_of
 from mantik.delivery.sync import survey
 from mantik.settings import Settings
 from mantik.testing import Delay, FaultProxy, Status, wait_until
-from tests.scripts import clean_environment, run_script, start_script
+from tests.forked import fork_mantik, fork_script, run_forked
+from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
     from mantik.testing import Platform
+    from tests.forked import Forked
 
 POINTS = 3000
 
@@ -99,15 +101,9 @@ def server_id_of(settings: Settings, local_id: str) -> str:
     return identities_of(settings.spool).server_id(local_id)
 
 
-def sync(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+def sync(environment: dict[str, str], *arguments: str) -> Forked:
     """Start a sync."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mantik", "sync", "--json", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return fork_mantik("sync", "--json", *arguments, environment=environment)
 
 
 def assert_delivered(platform: Platform, run_id: str, points: int = POINTS) -> None:
@@ -126,7 +122,7 @@ def test_two_syncs_at_once_deliver_everything_once(
     """Four syncs that start together share five journals: nothing twice, nothing left, no error."""
     runs = [create_run(mantik_platform) for _ in range(5)]
     for run_id in runs:
-        left_behind(settings, mantik_platform.url, run_id)
+        left_behind(settings, mantik_platform.url, run_id, points=1200)
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda _: sync(environment).communicate(timeout=120), range(4)))
     assert all("Traceback" not in errors for _, errors in done), done
@@ -134,7 +130,7 @@ def test_two_syncs_at_once_deliver_everything_once(
     again.communicate(timeout=120)
     assert again.returncode == 0
     for run_id in runs:
-        assert_delivered(mantik_platform, run_id)
+        assert_delivered(mantik_platform, run_id, points=1200)
     assert list(survey(settings)) == []
 
 
@@ -328,7 +324,7 @@ def test_the_receipts_command_sends_the_files_of_a_model_too(
     """Where nothing but a model's files wait, the command with the run's id that the receipt names sends them."""
     with FaultProxy(mantik_platform.url) as proxy:
         proxy.fault(Status(503), path="/api/2.0/mlflow-artifacts/", method="PUT")
-        output = run_script(
+        output = run_forked(
             """
             import mantik, mlflow, mlflow.pyfunc
 
@@ -444,8 +440,7 @@ def test_a_watching_sync_sends_what_an_offline_process_records(
                 mlflow.log_metric("loss", step / 3, step=step, timestamp=2000 + step)
             mlflow.log_text("second", "second.txt")
         """
-    training = start_script(code, {**environment, "MANTIK_MODE": "offline"}, tmp_path)
-    assert training.stdout is not None
+    training = fork_script(code, {**environment, "MANTIK_MODE": "offline"}, tmp_path)
     local_id = next(line for line in training.stdout if line.startswith("RUN ")).split()[1]
     assert "HALF\n" in training.stdout
     watching = sync(environment, "--watch")
@@ -464,7 +459,6 @@ def test_a_watching_sync_sends_what_an_offline_process_records(
     assert state.live
     output, _ = training.communicate("\n", timeout=60)
     assert training.returncode == 0, output
-    assert watching.stdout is not None
     sent = 0
     while sent < 100:
         sent += json.loads(watching.stdout.readline())["sent"]["metrics"]

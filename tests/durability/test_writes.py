@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.testing import FaultProxy, Refuse
-from tests.scripts import run_script
+from tests.forked import run_forked
 
 from .training import Training, assert_complete, mantik, spool_of
 
@@ -26,7 +26,7 @@ UPDATE = "/api/2.0/mlflow/runs/update"
 
 def test_what_the_user_did_wrong_is_said_at_once(environment: dict[str, str], tmp_path: Path) -> None:
     """A value that is no number and an illegal name raise MLflow's own error from the call, and harm nothing else."""
-    run_script(
+    run_forked(
         """
         import mantik, mlflow, pytest
 
@@ -56,7 +56,7 @@ def test_a_training_reads_its_own_writes(environment: dict[str, str], proxy: Fau
     proxy.fault(Refuse(), path=LOG_BATCH)
     proxy.fault(Refuse(), path=UPDATE)
     environment["MANTIK_EXIT_TIMEOUT"] = "1"
-    run_script(
+    run_forked(
         """
         import mantik, mlflow
 
@@ -93,7 +93,7 @@ def test_children_and_threads_write_into_journals_of_their_own(
     mantik_platform: Platform, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """Eight forks and four threads of one training log at once: every point arrives once."""
-    output = run_script(
+    output = run_forked(
         """
         import os, threading
         import mantik, mlflow
@@ -160,7 +160,7 @@ def test_a_spool_that_cannot_be_written_leaves_stock_tracking(
 ) -> None:
     """With a spool that cannot be written, tracking works as in stock MLflow, and one sentence says so."""
     environment["MANTIK_SPOOL"] = str(dead_spool)
-    output = run_script(
+    output = run_forked(
         """
         import mantik, mlflow
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from mantik.delivery.creation import OPERATION_TAG
 from mantik.delivery.ids import is_provisional, operation_of
-from tests.scripts import start_script
+from tests.forked import fork_script
+from tests.forked import run_mantik as mantik
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mantik.testing import Platform
+
+__all__ = ["STEPS", "TRAINING", "Training", "assert_complete", "mantik", "server_id", "spool_of"]
 
 TRAINING = """
     import json, sys, time
@@ -45,7 +46,9 @@ TRAINING = """
     print("ENDED", flush=True)
     """
 
-STEPS = 1500
+STEPS = 550
+"""Of a training: with two points each, more than one request takes."""
+
 WEIGHTS = b"weights " * 1000
 
 
@@ -58,14 +61,13 @@ class Training:
         start_seconds: How long it took from `init_tracking()` to the run.
     """
 
-    def __init__(self, environment: dict[str, str], folder: Path, *, code: str = TRAINING) -> None:
-        self.process = start_script(code.replace("STEPS", str(STEPS)), environment, folder)
+    def __init__(self, environment: dict[str, str], folder: Path, *, code: str = TRAINING, steps: int = STEPS) -> None:
+        self.process = fork_script(code.replace("STEPS", str(steps)), environment, folder)
         self.run_id, _, seconds = self.expect("RUN ").partition(" ")
         self.start_seconds = float(seconds or 0)
 
     def expect(self, word: str) -> str:
         """Read what it prints up to a word, and return what follows on that line."""
-        assert self.process.stdout is not None
         seen = ""
         for line in self.process.stdout:
             seen += line
@@ -75,7 +77,6 @@ class Training:
 
     def go_on(self) -> None:
         """Let it pass the place where it waits."""
-        assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
@@ -116,15 +117,3 @@ def spool_of(environment: dict[str, str]) -> list[str]:
     folder = environment.get("MANTIK_SPOOL") or f"{environment['MANTIK_HOME']}/spool"
     names = os.listdir(folder) if os.path.isdir(folder) else []  # noqa: PTH112, PTH208  # names are enough
     return [name for name in names if name != "ids"]
-
-
-def mantik(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the command line."""
-    return subprocess.run(
-        [sys.executable, "-m", "mantik", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )

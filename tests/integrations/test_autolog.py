@@ -24,7 +24,8 @@ import mantik
 from mantik.exceptions import ConfigurationError, MissingSettingsError
 from mantik.integrations.sklearn.autologging import switch_off
 from tests.integrations.lightning.modules import Small, data, trainer
-from tests.scripts import clean_environment, run_script
+from tests.integrations.trainings import BEGINNING, Trainings
+from tests.scripts import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,12 +36,31 @@ if TYPE_CHECKING:
     from tests.integrations.arrivals import Arrived
 
 X, Y = load_breast_cancer(return_X_y=True)
+X = StandardScaler().fit_transform(X)
+
+# All that is imported on the way but scikit-learn and what is built upon it.
+IMPORTS = """
+import git, IPython, matplotlib.backends.backend_agg, mlflow.pyfunc, sys
+from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+warn_dependency_requirement_mismatches(["mlflow"])
+assert "sklearn" not in sys.modules
+"""
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    """Return the process from which scripts are forked that have imported MLflow and no framework."""
+    with Trainings(tmp_path_factory.mktemp("trainings"), BEGINNING, IMPORTS) as warm:
+        yield warm
 
 
 @pytest.fixture(autouse=True)
-def as_before(arrived: Arrived, tmp_path: Path) -> Iterator[None]:
+def as_before(arrived: Arrived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Track in an experiment of one's own, and switch autologging off afterwards."""
     del arrived
+    # Otherwise MLflow loads each model in a process of its own, to see which packages it needs.
+    monkeypatch.setenv("MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT", "0")
     mlflow.set_experiment(tmp_path.name)
     yield
     mantik.flush(60)
@@ -130,7 +150,7 @@ def test_lightning_with_a_logger(arrived: Arrived, tmp_path: Path) -> None:
 def test_a_loop_of_torch(arrived: Arrived, tmp_path: Path) -> None:
     """A loop of the user's own over torch, with estimators around it, is one run with its curve."""
     mantik.autolog(strict=True, log_models=False, sklearn={"log_plots": False})
-    features = torch.tensor(StandardScaler().fit_transform(X), dtype=torch.float32)
+    features = torch.tensor(X, dtype=torch.float32)
     targets = torch.tensor(Y, dtype=torch.float32)
     network = torch.nn.Linear(30, 1)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
@@ -170,10 +190,10 @@ f1_score(y_test, model.predict(X_test))
     ],
 )
 def test_it_does_not_matter_when_a_framework_is_imported(
-    mantik_platform: Platform, mantik_environment: dict[str, str], tmp_path: Path, name: str, imports: str
+    mantik_platform: Platform, trainings: Trainings, tmp_path: Path, name: str, imports: str
 ) -> None:
     """The order of imports and of the one line changes nothing: one run, one model, the metric of the held-out data."""
-    run_script(ORDERS.format(imports=imports, name=name), clean_environment(mantik_environment, tmp_path), tmp_path)
+    trainings.run(ORDERS.format(imports=imports, name=name), mantik_platform.environment(), tmp_path)
     (run,) = mantik_platform.read_back.runs(name)
     assert run.status == "FINISHED"
     assert {"training_score", "f1_score_X_test", "fit_time"} <= {*run.metrics}
@@ -184,7 +204,7 @@ def test_it_does_not_matter_when_a_framework_is_imported(
 def test_options_for_one_framework(arrived: Arrived, tmp_path: Path) -> None:
     """Options by the name of a framework are for it alone."""
     mantik.autolog(strict=True, log_models=False, xgboost={"log_models": True}, sklearn={"log_plots": False})
-    LogisticRegression(max_iter=5000).fit(X, Y)
+    LogisticRegression().fit(X, Y)
     xgboost.train({"max_depth": 1}, xgboost.DMatrix(X, Y), 1)
     first, second = arrived.runs(tmp_path.name)
     (model,) = arrived.platform.read_back.logged_models(first.experiment_id)
@@ -196,7 +216,7 @@ def test_disable(arrived: Arrived, tmp_path: Path) -> None:
     """`disable=True` undoes it for every framework."""
     mantik.autolog(strict=True)
     mantik.autolog(disable=True)
-    LogisticRegression(max_iter=5000).fit(X, Y)
+    LogisticRegression().fit(X, Y)
     xgboost.train({"max_depth": 1}, xgboost.DMatrix(X, Y), 1)
     assert arrived.runs(tmp_path.name) == []
     assert autologging_is_disabled("xgboost")
@@ -227,7 +247,7 @@ def test_without_settings(blank_environment: pytest.MonkeyPatch, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         mantik.autolog()
     assert "MLFLOW_TRACKING_URI" in caplog.text
-    model = LogisticRegression(max_iter=5000).fit(X, Y)
+    model = LogisticRegression().fit(X, Y)
     assert np.isfinite(model.coef_).all()
     with pytest.raises(MissingSettingsError):
         mantik.autolog(strict=True)

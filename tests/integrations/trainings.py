@@ -1,7 +1,8 @@
 """Trainings that start in a second: forked from a process that has imported a framework and MLflow already.
 
 Each is a real process with an environment, a folder and an end of its own: its exit code is what Python and the
-framework make of it, and it can be sent any signal.
+framework make of it, and it can be sent any signal. It ends as soon as Python has called the last handler for that:
+to take the imported modules apart then would take longer than most of the trainings.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from mantik.testing import wait_until
-from tests.durability.training import mantik
 from tests.scripts import clean_environment, start_script
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
 
-__all__ = ["BEGINNING", "Training", "Trainings", "ended", "sync"]
+__all__ = ["BEGINNING", "Training", "Trainings", "ended"]
 
 _SECONDS = 120.0
 
@@ -53,11 +52,26 @@ def wait(name):
 """What every script begins with."""
 
 _WARM = """
-    import gc, json, os, sys
+    import atexit, gc, json, os, signal, sys
 
+    code = None
+
+
+    def leave():
+        if code == -signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        if code is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+    # The first to be registered is the last to be called.
+    atexit.register(leave)
     exec(SCRIPT)
     exec(IMPORTS)
-    import mantik.delivery.sync
+    import mantik.cli.commands, mantik.delivery.sync
 
     # Otherwise each child would look through all of that when it ends, and copy it for that.
     gc.collect()
@@ -85,7 +99,18 @@ _WARM = """
     os.environ.clear()
     os.environ.update(order["environment"])
     sys.argv = order["arguments"]
-    exec(compile(order["code"], sys.argv[0], "exec"), {"__name__": "__main__"})
+    try:
+        exec(compile(order["code"], sys.argv[0], "exec"), {"__name__": "__main__"})
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        raise
+    except KeyboardInterrupt:
+        code = -signal.SIGINT
+        raise
+    except BaseException:
+        code = 1
+        raise
     """
 
 
@@ -220,6 +245,10 @@ class Trainings:
         training.end(exit_code)
         return training
 
+    def sync(self, settings: Mapping[str, str], home: Path) -> None:
+        """Run `mantik sync` for a home."""
+        self.run("from mantik.cli import main\nmain()", settings, home, "sync")
+
     def exit_code_of(self, pid: int) -> int | None:
         """Return how a process has ended; None while it has not."""
         said = self._ask({"ask": pid}).strip()
@@ -243,10 +272,3 @@ def ended(platform: Platform, run_id: str, status: str) -> Run:
     assert run.end_time is not None
     assert run.end_time >= run.start_time
     return run
-
-
-def sync(environment: Mapping[str, str], home: Path) -> subprocess.CompletedProcess[str]:
-    """Run `mantik sync` for a home."""
-    done = mantik("sync", environment=clean_environment(environment, home))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done

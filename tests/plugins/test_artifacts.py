@@ -15,9 +15,9 @@ from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepositor
 import mantik
 from mantik.plugins.artifacts import MantikArtifacts
 from mantik.testing import Delay, FaultProxy, LoseAcknowledgement, Refuse, Status, wait_until
-from tests.durability.training import mantik as mantik_command
 from tests.durability.training import server_id
-from tests.scripts import clean_environment, run_script, start_script
+from tests.forked import fork_script, run_forked, run_mantik
+from tests.scripts import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,7 +194,7 @@ def test_a_process_that_is_killed_in_the_middle_of_an_upload_loses_nothing(
     )
     # The proxy takes the head of the request and leaves the body in the pipe, where 30 MB have no room.
     slow = mantik_proxy.fault(Delay(120), path=FILES, method="PUT")
-    process = start_script(
+    process = fork_script(
         """
         import os, sys
         import mantik, mlflow
@@ -217,7 +217,7 @@ def test_a_process_that_is_killed_in_the_middle_of_an_upload_loses_nothing(
     output, _ = process.communicate(timeout=30)
     run_id = output.split()[-1]
     slow.clear()
-    synced = mantik_command("sync", environment=environment)
+    synced = run_mantik("sync", environment=environment)
     assert synced.returncode == 0, synced.stdout + synced.stderr
     held = mantik_platform.read_back
     assert held.artifacts(run_id) == ["large.bin", "small.txt"]
@@ -227,7 +227,7 @@ def test_a_process_that_is_killed_in_the_middle_of_an_upload_loses_nothing(
 
 def test_a_large_file_is_not_read_into_memory(mantik_platform: Platform, tmp_path: Path) -> None:
     """Staging and uploading a file of 200 MB takes less than 50 MB of memory."""
-    output = run_script(
+    output = run_forked(
         """
         import os, resource
         import mantik, mlflow
@@ -349,8 +349,7 @@ def test_what_a_killed_training_replaced_and_removed_is_not_sent(
     settings = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": mantik_proxy.url, "MANTIK_MODE": mode}
     environment = clean_environment(settings, tmp_path)
     switch = mantik_proxy.fault(Refuse())
-    process = start_script(CHECKPOINTS, environment, tmp_path)
-    assert process.stdout is not None
+    process = fork_script(CHECKPOINTS, environment, tmp_path)
     said = ""
     while "EPOCH 100\n" not in said:
         line = process.stdout.readline()
@@ -364,7 +363,7 @@ def test_what_a_killed_training_replaced_and_removed_is_not_sent(
     # Three of one name, two of the other one, and one that was just being made.
     assert len(copies) <= 6
     switch.clear()
-    synced = mantik_command("sync", environment=environment)
+    synced = run_mantik("sync", environment=environment)
     assert synced.returncode == 0, synced.stdout + synced.stderr
     assert "refused" not in synced.stdout
     run_id = server_id(mantik_platform, said.partition("RUN ")[2].split()[0])

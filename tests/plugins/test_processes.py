@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.testing import FaultProxy
-from tests.scripts import clean_environment, run_script
+from tests.forked import run_forked
+from tests.scripts import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,13 +67,15 @@ def proxy(mantik_platform: Platform) -> Iterator[FaultProxy]:
         yield standing
 
 
-@pytest.mark.parametrize("kind", CHILDREN)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.thorough] * (kind == "child")) for kind in CHILDREN]
+)
 def test_the_login_goes_along(kind: str, mantik_platform: Platform, proxy: FaultProxy, tmp_path: Path) -> None:
     """A metric logged there arrives, with one login for parent and child together."""
     settings = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": proxy.url}
     script = tmp_path / "train.py"
     script.write_text(_dedented(BEGIN.replace("{body}", CHILDREN[kind])))
-    output = run_script(
+    output = run_forked(
         f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')",
         clean_environment(settings, tmp_path),
         tmp_path,
@@ -87,7 +90,7 @@ def test_a_child_of_a_shell_command_is_logged_in_too(
 ) -> None:
     """MLflow's own command line, started by a training, uses the same login."""
     settings = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": proxy.url}
-    output = run_script(
+    output = run_forked(
         """
         import mantik, subprocess, sys
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import argon2
 import pytest
 
 from mantik.server.app import wrap
@@ -58,8 +59,21 @@ def make_bench(data: Path, token_lifetime: float = 3600.0) -> Bench:
     return Bench(config, Store(config.database), app, inner)
 
 
+class CheapHasher(argon2.PasswordHasher):
+    """The same hash with less work."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=64, parallelism=1)
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let passwords cost little in this process, where nothing is said about what they cost."""
+    monkeypatch.setattr(argon2, "PasswordHasher", CheapHasher)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, cheap_hashes: None) -> Bench:
     """A platform without a server."""
     return make_bench(tmp_path / "data")
 

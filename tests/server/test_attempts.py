@@ -50,7 +50,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
+def desk(tmp_path: Path, cheap_hashes: None) -> Desk:
     """A desk that knows alice."""
     desk = Desk(tmp_path / "platform.db")
     desk.store.add_user("alice", PasswordHasher().hash(PASSWORD))

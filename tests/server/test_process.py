@@ -20,40 +20,69 @@ if TYPE_CHECKING:
 
 
 def test_ready_line_is_all_that_scripts_see(tmp_path: Path) -> None:
-    """One line on standard output, a friendly text on standard error, and after SIGTERM exit 0 and no process left."""
-    running = RunningPlatform(tmp_path / "data")
+    """One line on standard output and a friendly text on standard error; two workers share key and users.
+
+    When the command dies by SIGKILL all of it stops, and the data is free again.
+    """
+    running = RunningPlatform(tmp_path / "data", "--workers", "2")
     assert running.ready_line == f"ready {running.url}\n"
     assert running.url.startswith("http://127.0.0.1:")
     assert requests.get(f"{running.url}/api/mantik/health", timeout=DEADLINE).text == "I'm healthy!"
-    assert len(running.server_processes()) >= 2
+    assert len(running.server_processes()) >= 4
     assert running.process.stderr
     assert "users none yet" in "".join(running.process.stderr.readline() for _ in range(5))
-    assert running.stop() == ""
-    assert running.process.returncode == 0
-    assert running.server_processes() == []
-    assert {stat.S_IMODE(path.stat().st_mode) for path in running.config.data.iterdir()} <= {0o600, 0o700}
-    assert "GET /api/mantik/health" in running.config.log.read_text()
-
-
-def test_nothing_outlives_a_killed_command_and_workers_agree(tmp_path: Path) -> None:
-    """Two workers share key and users; when the command dies by SIGKILL they all stop, and the data is free again."""
-    running = RunningPlatform(tmp_path / "data", "--workers", "2")
     running.add_user("alice")
     for _ in range(8):
         # A new connection each time: the workers take turns.
         answer = running.get("/api/3.0/mlflow/server-info", running.access_token("alice"))
         assert answer.status_code == 200
-    assert len(running.server_processes()) >= 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in running.config.data.iterdir()} <= {0o600, 0o700}
+    assert "GET /api/mantik/health" in running.config.log.read_text()
     os.kill(running.process.pid, signal.SIGKILL)
     running.process.wait()
     wait_until(lambda: not running.server_processes(), deadline=DEADLINE, what="the server processes end")
-    running.process.communicate()
+    rest, _ = running.process.communicate()
+    assert rest == ""
+    assert_settings_hold(tmp_path)
 
-    again = RunningPlatform(tmp_path / "data")
-    assert again.create_tokens("alice").status_code == 201
+
+def assert_settings_hold(folder: Path) -> None:
+    """What its user has set as a client does not reach the server; secrets are no arguments; hosts are checked."""
+    uri = f"sqlite:///{folder}/elsewhere.db"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MANTIK_PASSWORD", "MLFLOW_STATIC_PREFIX"):
+            patch.setenv(name, "/foreign")
+        again = RunningPlatform(folder / "data", "--backend-store-uri", uri, "--allowed-hosts", "platform.example")
+    processes = [f"/proc/{pid}" for pid in again.server_processes()]
+    assert len(processes) >= 2
+    for process in processes:
+        with open(f"{process}/environ", "rb") as environ, open(f"{process}/cmdline", "rb") as arguments:  # noqa: PTH123
+            assert b"/foreign" not in environ.read()
+            assert uri.encode() not in arguments.read()
+    assert (folder / "elsewhere.db").exists()
+    assert_hosts_are_checked(again)
     again.process.send_signal(signal.SIGINT)
-    again.process.communicate(timeout=DEADLINE)
+    assert again.process.communicate(timeout=DEADLINE)[0] == ""
     assert again.process.returncode == 0
+    assert again.server_processes() == []
+
+
+def assert_hosts_are_checked(running: RunningPlatform) -> None:
+    """Only the allowed host is served; under it MLflow's page works in a browser, another site's does not."""
+    refused = running.get("/api/3.0/mlflow/server-info", running.access_token("alice"))
+    assert (refused.status_code, refused.text.partition(" - ")[0]) == (403, "Invalid Host header")
+    own = {"Host": "platform.example", "Origin": "https://platform.example"}
+    with requests.Session() as browser:
+        form = {"username": "alice", "password": PASSWORD}
+        signed_in = browser.post(
+            f"{running.url}/mantik/sign-in", data=form, headers=own, timeout=DEADLINE, allow_redirects=False
+        )
+        cookie = {"Cookie": signed_in.headers["Set-Cookie"].split(";")[0]}
+        search = f"{running.url}/ajax-api/2.0/mlflow/experiments/search"
+        body = {"max_results": 5}
+        assert browser.post(search, json=body, headers={**own, **cookie}, timeout=DEADLINE).status_code == 200
+        foreign = {**own, **cookie, "Origin": "https://other.example"}
+        assert browser.post(search, json=body, headers=foreign, timeout=DEADLINE).status_code == 403
 
 
 def test_command_that_is_killed_early_leaves_nothing(tmp_path: Path) -> None:
@@ -128,42 +157,6 @@ def test_lost_port_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(server, ServerProcess)
     assert not ports
     server.stop()
-
-
-def test_server_has_its_own_settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its user has set as a client does not reach the server; secrets are no arguments; hosts are checked."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MANTIK_PASSWORD", "MLFLOW_STATIC_PREFIX"):
-        monkeypatch.setenv(name, "/foreign")
-    uri = f"sqlite:///{tmp_path}/elsewhere.db"
-    running = RunningPlatform(tmp_path / "data", "--backend-store-uri", uri, "--allowed-hosts", "platform.example")
-    processes = [f"/proc/{pid}" for pid in running.server_processes()]
-    assert processes
-    for process in processes:
-        with open(f"{process}/environ", "rb") as environ, open(f"{process}/cmdline", "rb") as arguments:  # noqa: PTH123
-            assert b"/foreign" not in environ.read()
-            assert uri.encode() not in arguments.read()
-    assert (tmp_path / "elsewhere.db").exists()
-    assert_hosts_are_checked(running)
-    running.stop()
-
-
-def assert_hosts_are_checked(running: RunningPlatform) -> None:
-    """Only the allowed host is served; under it MLflow's page works in a browser, another site's does not."""
-    running.add_user("alice")
-    refused = running.get("/api/3.0/mlflow/server-info", running.access_token("alice"))
-    assert (refused.status_code, refused.text.partition(" - ")[0]) == (403, "Invalid Host header")
-    own = {"Host": "platform.example", "Origin": "https://platform.example"}
-    with requests.Session() as browser:
-        form = {"username": "alice", "password": PASSWORD}
-        signed_in = browser.post(
-            f"{running.url}/mantik/sign-in", data=form, headers=own, timeout=DEADLINE, allow_redirects=False
-        )
-        cookie = {"Cookie": signed_in.headers["Set-Cookie"].split(";")[0]}
-        search = f"{running.url}/ajax-api/2.0/mlflow/experiments/search"
-        body = {"max_results": 5}
-        assert browser.post(search, json=body, headers={**own, **cookie}, timeout=DEADLINE).status_code == 200
-        foreign = {**own, **cookie, "Origin": "https://other.example"}
-        assert browser.post(search, json=body, headers=foreign, timeout=DEADLINE).status_code == 403
 
 
 def test_log_holds_no_secrets(platform: RunningPlatform) -> None:

@@ -30,83 +30,80 @@ def write(platform: Platform, session: requests.Session, endpoint: str, content:
     answer.raise_for_status()
 
 
+def jobs_processes(mark: bytes) -> set[int]:
+    """Return the processes that sleep for a job."""
+    found = set()
+    for process in running_processes():
+        # One may end while it is looked at.
+        with contextlib.suppress(OSError):
+            folder = Path(f"/proc/{process.pid}")
+            is_sleep = (folder / "cmdline").read_bytes().startswith(b"sleep\x004321")
+            if is_sleep and mark in (folder / "environ").read_bytes():
+                found.add(process.pid)
+    return found
+
+
+def submit(platform: Platform, session: requests.Session) -> bytes:
+    """Submit a job that sleeps, and return what its processes have in their environment."""
+    project = {**FILES, "MLproject": "entry_points: {main: {command: 'exec sleep 4321'}}"}
+    body, headers = form(archive(project), mlflow_parameters="{}")
+    user = {"username": platform.username, "password": platform.password}
+    login = session.post(f"{platform.url}/api/mantik/tokens/create", json=user, timeout=30).json()
+    headers["Authorization"] = f"Bearer {login['AccessToken']}"
+    answer = session.post(f"{platform.url}/compute-backend/submit/0", data=body, headers=headers, timeout=30)
+    assert answer.status_code == 201, answer.text
+    return f"MANTIK_JOB_ID={answer.json()['job_id']}".encode()
+
+
 def test_a_platform_survives_an_outage_and_leaves_nothing(
     tmp_path: Path, session: requests.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After SIGKILL the same port serves the same data; after stop no process is left, but the given folder is."""
+    """After SIGKILL the same port serves the same data, and jobs go on; after stop only the given folder is left."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://from-the-caller")
     monkeypatch.setenv("MANTIK_PASSWORD", "from-the-caller")
-    with Platform(tmp_path / "data", username="grace", token_lifetime=90, workers=2) as platform:
+    with Platform(tmp_path / "data", username="grace", workers=2, compute="local", compute_slots=1) as platform:
         url = platform.url
         write(platform, session, "experiments/create", {"name": "before the outage"})
+        mark = submit(platform, session)
+        job = wait_until(lambda: jobs_processes(mark), deadline=60, what="the job's program")
 
         platform.kill()
         assert not platform.running
         with pytest.raises(PlatformUnreachableError):
             platform.read_back.experiments()
+        assert jobs_processes(mark) == job
 
         platform.restart()
         assert platform.running
         assert platform.url == url
         assert platform.read_back.experiment("before the outage").lifecycle_stage == "active"
+        assert jobs_processes(mark) == job
         processes = family(platform.pid)
-        assert len(processes) > 2
+        assert len(processes) > 3
         assert not [process for process in processes if b"from-the-caller" in environment_of(process.pid)]
 
     assert not platform.running
     assert not set(processes) & set(running_processes())
+    assert not jobs_processes(mark)
     assert (tmp_path / "data" / "server.log").exists()
 
 
-def test_jobs_outlive_an_outage_and_end_with_the_platform(session: requests.Session) -> None:
-    """What runs for a user goes on over kill and restart, and is gone after stop."""
-    project = {**FILES, "MLproject": "entry_points: {main: {command: 'exec sleep 4321'}}"}
-    body, headers = form(archive(project), mlflow_parameters="{}")
-    with Platform(compute="local", compute_slots=1) as platform:
-        user = {"username": platform.username, "password": platform.password}
-        login = session.post(f"{platform.url}/api/mantik/tokens/create", json=user, timeout=30).json()
-        headers["Authorization"] = f"Bearer {login['AccessToken']}"
-        answer = session.post(f"{platform.url}/compute-backend/submit/0", data=body, headers=headers, timeout=30)
-        assert answer.status_code == 201, answer.text
-        mark = f"MANTIK_JOB_ID={answer.json()['job_id']}".encode()
-
-        def job() -> set[int]:
-            """Return the processes that sleep for the job."""
-            found = set()
-            for process in running_processes():
-                # One may end while it is looked at.
-                with contextlib.suppress(OSError):
-                    folder = Path(f"/proc/{process.pid}")
-                    is_sleep = (folder / "cmdline").read_bytes().startswith(b"sleep\x004321")
-                    if is_sleep and mark in (folder / "environ").read_bytes():
-                        found.add(process.pid)
-            return found
-
-        running = wait_until(job, deadline=60, what="the job's program")
-        platform.kill()
-        assert job() == running
-        platform.restart()
-        assert job() == running
-    assert not job()
-
-
 def test_the_settings_reach_the_server(tmp_path: Path, session: requests.Session) -> None:
-    """The token lifetime is the server's; a further user can log in, also after the folder was opened anew."""
-    with Platform(tmp_path, password="correct horse battery", token_lifetime=90) as platform:
-        user = {"username": "ada", "password": "correct horse battery"}
+    """The token lifetime is the server's; users can log in that were added before the start and after it."""
+    Platform(tmp_path).add_user("grace", "another good password")
+    with Platform(tmp_path, username="grace", password="another good password", token_lifetime=90) as platform:
+        user = {"username": "grace", "password": "another good password"}
         login = session.post(f"{platform.url}/api/mantik/tokens/create", json=user, timeout=30)
         life = datetime.fromisoformat(login.json()["ExpiresAt"]) - datetime.now(tz=timezone.utc)
         assert 30 < life.total_seconds() <= 91
+        assert platform.read_back.experiment("Default")
 
-        platform.add_user("grace", "another good password")
-        assert ReadBack(platform.url, "grace", "another good password").experiment("Default")
-        with pytest.raises(LoginRefusedError, match="grace"):
-            ReadBack(platform.url, "grace", "a wrong password").experiments()
-        with pytest.raises(PlatformError, match="grace"):
-            platform.add_user("grace", "another good password")
-
-    with Platform(tmp_path, username="grace", password="another good password") as reopened:
-        assert reopened.read_back.experiment("Default")
+        platform.add_user("hedy", "frequency hopping 1942")
+        assert ReadBack(platform.url, "hedy", "frequency hopping 1942").experiment("Default")
+        with pytest.raises(LoginRefusedError, match="hedy"):
+            ReadBack(platform.url, "hedy", "a wrong password").experiments()
+        with pytest.raises(PlatformError, match="hedy"):
+            platform.add_user("hedy", "frequency hopping 1942")
 
 
 def test_the_environment_is_that_of_a_client(mantik_platform: Platform) -> None:

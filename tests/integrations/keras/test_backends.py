@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tests.integrations.trainings import ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
@@ -58,9 +60,34 @@ mantik.flush(60)
 best = max(range(5), key=lambda epoch: (logs["val_accuracy"][epoch], -epoch))
 loaded = mlflow.keras.load_model(f"models:/digits-{keras.backend.backend()}/1")
 say(
-    logs=logs, tested=tested, backend=keras.backend.backend(), run=callback.run_id, loop=loop.run_id, status=status,
-    best=best, accuracy=[float((loaded.predict(images, verbose=0).argmax(axis=1)[:10] == digits[:10]).mean())],
+    logs=logs, tested=tested, run=callback.run_id, loop=loop.run_id, status=status, best=best,
+    accuracy=[float((loaded.predict(images, verbose=0).argmax(axis=1)[:10] == digits[:10]).mean())],
+    backend=keras.backend.backend(), imported=sorted({"jax", "tensorflow", "torch"} & set(sys.modules)),
 )
+"""
+
+# Each process trains by itself between the two meetings: what is asked here is who records.
+CONNECTED = {
+    "torch": """
+import torch
+torch.distributed.init_process_group("gloo", init_method=f"tcp://{ADDRESS}", rank=RANK, world_size=2)
+""",
+    "jax": """
+keras.distribution.initialize(ADDRESS, num_processes=2, process_id=RANK)
+import jax
+assert jax.process_count() == 2
+""",
+    "tensorflow": "os.environ.update(RANK=str(RANK), WORLD_SIZE='2')\n",
+}
+CONNECTED_TRAINING = """
+callback = MantikCallback("EXPERIMENT", log_freq="batch", save_freq="epoch", log_model=True, log_evaluation=True)
+with callback:
+    model = net()
+    fit(model, [callback], epochs=2, validation_data=(X, Y))
+    model.evaluate(X, Y, verbose=0, callbacks=[callback])
+    callback.log_params({"mine": 1})
+    callback.log_metrics({"own": 1.0})
+say(run=callback.run_id, experiment=callback.experiment_id, link=callback.link)
 """
 
 EXPECTED = (
@@ -230,3 +257,80 @@ def test_nothing_is_complained_about(seen: Seen) -> None:
     assert [line.partition(": epochs: 3 -> 2")[0] for line in lines] == [
         "Hyper-parameters differ from those that the run has, which MLflow does not change"
     ]
+
+
+def test_no_other_backend_is_imported(seen: Seen) -> None:
+    """Of torch, JAX and TensorFlow a training with all that there is imports none but those that Keras imports."""
+    # Keras imports JAX for one of its callbacks, whatever its backend is.
+    assert {seen.facts["backend"]} <= set(seen.facts["imported"]) <= {seen.facts["backend"], "jax"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_learning_rates_of_batches(
+    trainings_on: Callable[[str], KerasTrainings], mantik_platform: Platform, tmp_path: Path, backend: str
+) -> None:
+    """A schedule with a condition in it, accumulated gradients and scaled losses have Keras's rate at each batch."""
+    code = """
+        rate = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.5, warmup_steps=4)
+        inner = keras.optimizers.SGD(rate, gradient_accumulation_steps=2)
+        model = net()
+        model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0), "sparse_categorical_crossentropy")
+        fit(model, [MantikCallback(log_freq="batch")], epochs=2)
+        say(batches=[float(rate(batch)) for batch in range(10)], epochs=[float(rate(5)), float(rate(10))])
+    """
+    training = trainings_on(backend).run(code, mantik_platform.environment(), tmp_path)
+    found = [rate for _, rate in points(mantik_platform, training.run_id, "batch/learning_rate")]
+    assert found == pytest.approx(said(training)["batches"], abs=1e-6)
+    epochs = [rate for _, rate in points(mantik_platform, training.run_id, "learning_rate")]
+    assert epochs == pytest.approx(said(training)["epochs"], abs=1e-6)
+
+
+def test_batches_that_run_together(
+    trainings_on: Callable[[str], KerasTrainings], mantik_platform: Platform, tmp_path: Path
+) -> None:
+    """Where Keras executes several batches at once, they are recorded and saved when any of them is due."""
+    code = """
+        def train(callbacks):
+            model = net()
+            model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
+            fit(model, callbacks, epochs=3)
+            return model
+
+        callback = MantikCallback(log_freq=3, save_freq=4)
+        alone, tracked = train([]), train([callback])
+        (path,) = Path("keras_logs").rglob("last.keras")
+        weights = zip(alone.get_weights(), tracked.get_weights())
+        say(saved=int(keras.saving.load_model(path).optimizer.iterations), same=all((a == b).all() for a, b in weights))
+    """
+    training = trainings_on("jax").run(code, mantik_platform.environment(), tmp_path)
+    # JAX keeps the model's state to itself in the middle of an epoch: it is taken from there, and training goes on.
+    assert said(training) == {"saved": 12, "same": True}
+    # Two at once, and one alone at the end: (0, 1) (2, 3) (4) | (5, 6) (7, 8) (9) | (10, 11) (12, 13) (14)
+    assert steps(mantik_platform, training.run_id, "batch/loss") == [1, 3, 6, 9, 13]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rank_zero_writes(
+    backend: str, trainings_on: Callable[[str], KerasTrainings], mantik_platform: Platform, tmp_path: Path
+) -> None:
+    """Of two connected processes the first one's metrics and files are recorded, once; the other knows no run."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    experiment = f"two-{backend}"
+    code = CONNECTED[backend] + CONNECTED_TRAINING.replace("EXPERIMENT", experiment)
+    trainings = [
+        trainings_on(backend).start(
+            f"ADDRESS, RANK = {address!r}, {rank}\n{code}", mantik_platform.environment(), tmp_path / str(rank)
+        )
+        for rank in range(2)
+    ]
+    for training in trainings:
+        training.end()
+    first, second = map(said, trainings)
+    assert second == {"run": None, "experiment": None, "link": ""}
+    (run,) = mantik_platform.read_back.runs(experiment)
+    assert first["run"] == ended(mantik_platform, run.run_id, "FINISHED").run_id
+    assert steps(mantik_platform, run.run_id) == [0, 1]
+    assert steps(mantik_platform, run.run_id, "batch/loss") == list(range(10))
+    assert "mantik: run" not in trainings[1].output
+    assert not (tmp_path / "1" / "keras_logs").exists()

@@ -7,17 +7,15 @@ import signal
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from mantik import MantikCallback
 from mantik.integrations.keras.batches import Batches
 from mantik.testing import wait_until
 from tests.integrations.keras.networks import fit
-from tests.integrations.keras.trainings import BACKENDS, points, said, steps
-from tests.integrations.trainings import ended, sync
+from tests.integrations.keras.trainings import said, steps
+from tests.integrations.trainings import ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from mantik.integrations.keras.batches import Batch
@@ -104,7 +102,7 @@ def test_sigterm_without_a_platform(torch_trainings: KerasTrainings, mantik_plat
     settings = {**mantik_platform.environment(), "MANTIK_MODE": "offline"}
     code = AT_BATCH + "fit(net(), [MantikCallback('cut-off', log_freq='batch'), AtBatch(send(signal.SIGTERM))])"
     torch_trainings.run(code, settings, tmp_path, exit_code=-signal.SIGTERM)
-    sync(mantik_platform.environment(), tmp_path)
+    torch_trainings.sync(mantik_platform.environment(), tmp_path)
     (run,) = mantik_platform.read_back.runs("cut-off")
     assert run.status == "KILLED"
     assert steps(mantik_platform, run.run_id, "batch/loss") == [0, 1, 2, 3]
@@ -116,7 +114,7 @@ def test_strict_tracking_waits_for_nothing(
     """With strict tracking a batch is on disk before Keras goes on, so not even a kill loses one."""
     code = AT_BATCH + "fit(net(), [MantikCallback(log_freq='batch', strict=True), AtBatch(send(signal.SIGKILL))])"
     training = torch_trainings.run(code, mantik_platform.environment(), tmp_path, exit_code=-9)
-    sync(mantik_platform.environment(), tmp_path)
+    torch_trainings.sync(mantik_platform.environment(), tmp_path)
     assert steps(mantik_platform, training.run_id, "batch/loss") == [0, 1, 2, 3]
 
 
@@ -184,23 +182,3 @@ def test_times_of_batches(arrived: Arrived) -> None:
     epoch = arrived.platform.read_back.metric_history(str(callback.run_id), "loss")[0]
     assert len({point.timestamp for point in found}) > 2
     assert all(point.timestamp <= epoch.timestamp for point in found if point.step < 20)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_learning_rates_of_batches(
-    trainings_on: Callable[[str], KerasTrainings], mantik_platform: Platform, tmp_path: Path, backend: str
-) -> None:
-    """A schedule with a condition in it, accumulated gradients and scaled losses have Keras's rate at each batch."""
-    code = """
-        rate = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.5, warmup_steps=4)
-        inner = keras.optimizers.SGD(rate, gradient_accumulation_steps=2)
-        model = net()
-        model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0), "sparse_categorical_crossentropy")
-        fit(model, [MantikCallback(log_freq="batch")], epochs=2)
-        say(batches=[float(rate(batch)) for batch in range(10)], epochs=[float(rate(5)), float(rate(10))])
-    """
-    training = trainings_on(backend).run(code, mantik_platform.environment(), tmp_path)
-    found = [rate for _, rate in points(mantik_platform, training.run_id, "batch/learning_rate")]
-    assert found == pytest.approx(said(training)["batches"], abs=1e-6)
-    epochs = [rate for _, rate in points(mantik_platform, training.run_id, "learning_rate")]
-    assert epochs == pytest.approx(said(training)["epochs"], abs=1e-6)

@@ -8,7 +8,7 @@ import pytest
 
 from mantik.testing import FaultProxy, Refuse, Status
 from tests.integrations.keras.trainings import BATCHES, said, steps
-from tests.integrations.trainings import ended, sync
+from tests.integrations.trainings import ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +67,7 @@ def test_a_platform_that_is_away_in_the_middle(
     proxy.clear()
     training.go_on("second")
     training.end()
-    sync(settings, tmp_path)
+    torch_trainings.sync(settings, tmp_path)
     assert_whole(mantik_platform, training.run_id, said(training)["loss"])
 
 
@@ -93,7 +93,7 @@ def test_a_platform_that_refuses_after_the_first_epochs(  # noqa: PLR0913, PLR09
     training.go_on("second")
     training.end()
     proxy.clear()
-    sync(settings, tmp_path)
+    torch_trainings.sync(settings, tmp_path)
     assert_whole(mantik_platform, training.run_id, said(training)["loss"])
 
 
@@ -113,7 +113,7 @@ def test_a_training_that_is_killed(
     training.go_on("first")
     training.end(exit_code=-9)
     proxy.clear()
-    sync(settings, tmp_path)
+    torch_trainings.sync(settings, tmp_path)
     run = ended(mantik_platform, training.run_id, "KILLED")
     assert steps(mantik_platform, run.run_id) == [0, 1, 2, 3]
     assert steps(mantik_platform, run.run_id, "batch/loss") == list(range(4 * BATCHES))

@@ -40,6 +40,7 @@ def run(code: str, folder: Path, backend: str | None) -> str:
     return run_script(code, environment, folder)
 
 
+@pytest.mark.thorough  # what trainings import is seen in test_backends.py
 @pytest.mark.parametrize("backend", ["numpy", *BACKENDS])
 def test_no_backend_is_imported(tmp_path: Path, backend: str) -> None:
     """Of torch, JAX and TensorFlow the callback imports none that Keras itself has not imported."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.integrations.keras.trainings import said
 from tests.scripts import clean_environment, run_script
 
@@ -20,6 +22,7 @@ say(run=callback.run_id, link=callback.link)
 """
 
 
+@pytest.mark.thorough  # a process of its own for what test_backends.py and test_installation.py see
 def test_imports(tmp_path: Path) -> None:
     """Without Keras it is said what to install; with it, no other backend than Keras's own is imported."""
     code = """

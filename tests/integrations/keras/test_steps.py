@@ -13,10 +13,9 @@ import pytest
 from mantik import MantikCallback
 from mantik.integrations.keras.axis import Axis, Mark
 from tests.integrations.keras.trainings import run_of, said, steps
-from tests.integrations.trainings import ended, sync
+from tests.integrations.trainings import ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from mantik.testing import Platform
@@ -130,30 +129,6 @@ def test_every_so_many_batches(arrived: Arrived) -> None:
     assert arrived.steps(callback.run_id, "batch/loss") == [0, 3, 6]
 
 
-def test_batches_that_run_together(
-    trainings_on: Callable[[str], KerasTrainings], mantik_platform: Platform, tmp_path: Path
-) -> None:
-    """Where Keras executes several batches at once, they are recorded and saved when any of them is due."""
-    code = """
-        def train(callbacks):
-            model = net()
-            model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=2)
-            fit(model, callbacks, epochs=3)
-            return model
-
-        callback = MantikCallback(log_freq=3, save_freq=4)
-        alone, tracked = train([]), train([callback])
-        (path,) = Path("keras_logs").rglob("last.keras")
-        weights = zip(alone.get_weights(), tracked.get_weights())
-        say(saved=int(keras.saving.load_model(path).optimizer.iterations), same=all((a == b).all() for a, b in weights))
-    """
-    training = trainings_on("jax").run(code, mantik_platform.environment(), tmp_path)
-    # JAX keeps the model's state to itself in the middle of an epoch: it is taken from there, and training goes on.
-    assert said(training) == {"saved": 12, "same": True}
-    # Two at once, and one alone at the end: (0, 1) (2, 3) (4) | (5, 6) (7, 8) (9) | (10, 11) (12, 13) (14)
-    assert steps(mantik_platform, training.run_id, "batch/loss") == [1, 3, 6, 9, 13]
-
-
 def test_a_restored_training_is_one_run(
     torch_trainings: KerasTrainings, mantik_platform: Platform, tmp_path: Path
 ) -> None:
@@ -161,7 +136,7 @@ def test_a_restored_training_is_one_run(
     settings = mantik_platform.environment()
     first = torch_trainings.run(BACKUP, settings, tmp_path, "die", exit_code=-9)
     second = torch_trainings.run(BACKUP, settings, tmp_path)
-    sync(settings, tmp_path)
+    torch_trainings.sync(settings, tmp_path)
     assert second.run_id == first.run_id
     assert "goes on (attempt 2)" in second.output
     run = ended(mantik_platform, first.run_id, "FINISHED")

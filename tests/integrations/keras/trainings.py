@@ -68,8 +68,17 @@ def say(**facts):
 '''
 
 
+# MLflow looks through all that is installed before it logs the first model of a process.
+_IMPORTS = """
+import git, matplotlib.backends.backend_agg, mlflow.keras, mlflow.pyfunc, opentelemetry.sdk.metrics, PIL.Image
+from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+warn_dependency_requirement_mismatches(["mlflow"])
+"""
+
+
 class KerasTrainings(Trainings):
-    """The warmed-up process of one backend.
+    """The warmed-up process of one backend. What JAX compiles is not optimized, and kept for the other trainings.
 
     Args:
         backend: Keras's backend.
@@ -77,8 +86,14 @@ class KerasTrainings(Trainings):
     """
 
     def __init__(self, backend: str, folder: Path) -> None:
-        self.backend = backend
-        super().__init__(folder, BEGINNING + _SCRIPT, "import mlflow.keras", {"KERAS_BACKEND": backend})
+        settings = {
+            "KERAS_BACKEND": backend,
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        super().__init__(folder, BEGINNING + _SCRIPT, _IMPORTS, settings)
 
 
 def said(training: Training) -> dict[str, Any]:

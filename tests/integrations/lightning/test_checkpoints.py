@@ -130,10 +130,10 @@ def test_the_best_one_can_be_loaded(arrived: Arrived, tmp_path: Path) -> None:
 def test_all_are_kept(arrived: Arrived, log_model: Literal[True, "all"]) -> None:
     """With save_top_k=-1 each is uploaded once, as it appears, and the latest alone is called last."""
     logger = MantikLogger(log_model=log_model)
-    fit(logger, ModelCheckpoint(every_n_train_steps=1, save_top_k=-1, filename="{step}"), epochs=6)
-    assert len(files(arrived, logger)) == uploads(arrived) == 12
-    assert labels(arrived, logger) == {"last": ["step=12/step=12.ckpt"]}
-    assert arrived.run(logger.run_id).tags["mantik.checkpoint.last"] == "checkpoints/step=12/step=12.ckpt"
+    fit(logger, ModelCheckpoint(every_n_train_steps=1, save_top_k=-1, filename="{step}"))
+    assert len(files(arrived, logger)) == uploads(arrived) == 6
+    assert labels(arrived, logger) == {"last": ["step=6/step=6.ckpt"]}
+    assert arrived.run(logger.run_id).tags["mantik.checkpoint.last"] == "checkpoints/step=6/step=6.ckpt"
 
 
 def test_several_callbacks_in_one_folder(arrived: Arrived) -> None:
@@ -179,9 +179,7 @@ def test_one_name_for_the_best(arrived: Arrived) -> None:
     [
         ("{epoch}-{score:.1f}", "epoch=1-score=1.0/epoch=1-score=1.0.ckpt"),
         ("m-{epoch}-val/loss", "m-epoch=1-val/loss/loss.ckpt"),
-        ("with blank", "with blank/with blank.ckpt"),
-        ("ünï", "ünï/ünï.ckpt"),
-        ("v1.5", "v1.5/v1.5.ckpt"),
+        ("ünï v1.5", "ünï v1.5/ünï v1.5.ckpt"),
     ],
 )
 def test_names(arrived: Arrived, filename: str, artifact: str) -> None:
@@ -191,7 +189,9 @@ def test_names(arrived: Arrived, filename: str, artifact: str) -> None:
     assert files(arrived, logger) == [artifact]
 
 
-@pytest.mark.parametrize("character", list('#%?:*"<>|'))
+@pytest.mark.parametrize(
+    "character", [*"#%:", *(pytest.param(other, marks=pytest.mark.thorough) for other in '?*"<>|')]
+)
 def test_characters_that_no_artifact_can_have(arrived: Arrived, character: str) -> None:
     """They are replaced, with digits that keep two names apart, and metadata.yaml has the name as it was."""
     logger = MantikLogger(log_model=True)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integrations.trainings import ended, sync
+from tests.integrations.trainings import ended
 
-from .trainings import BATCHES, LightningTrainings, assert_same_checkpoints, points
+from .trainings import BATCHES, assert_same_checkpoints, points
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from mantik.testing import Platform
     from tests.integrations.trainings import Training
+
+    from .trainings import LightningTrainings
+
+# After SIGTERM a training has five seconds to deliver.
+_AT_A_TIME = 4
 
 FIT = """
     logger = mantik.MantikLogger(log_model="all")
@@ -57,7 +60,6 @@ TWICE = """
         pass
     trainer(logger, callbacks=[best_and_last()]).fit(Net(at={9: HERE}), data(), data())
     """
-AT_ONCE = 3
 TERMINATE = "os.kill(os.getpid(), signal.SIGTERM)"
 ONE_EPOCH = ("epoch=0-score=0", "last")
 TWO_EPOCHS = ("epoch=0-score=0", "epoch=1-score=1", "last")
@@ -124,13 +126,6 @@ RUNLESS = {
 
 
 @pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightningTrainings]:
-    """Warm a process up."""
-    with LightningTrainings(tmp_path_factory.mktemp("trainings")) as warm:
-        yield warm
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder in which each training has one of its own."""
     return tmp_path_factory.mktemp("endings")
@@ -138,20 +133,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def over(trainings: LightningTrainings, mantik_platform: Platform, home: Path) -> dict[str, Training]:
-    """Let all trainings end, some side by side; what vanished is followed by a sync."""
-    over: dict[str, Training] = {}
-    names = iter(ENDINGS)
-    # More of them would wait for each other until they take the platform for gone.
-    while some := list(islice(names, AT_ONCE)):
-        started = {
-            name: trainings.start(ENDINGS[name].code, mantik_platform.environment(), home / name) for name in some
-        }
-        for name, training in started.items():
-            training.end(None)
+    """Let all trainings end, a few side by side; what vanished is followed by a sync."""
+    environment = mantik_platform.environment()
+    started: dict[str, Training] = {}
+    names = list(ENDINGS)
+    for few in (names[begin : begin + _AT_A_TIME] for begin in range(0, len(names), _AT_A_TIME)):
+        started |= {name: trainings.start(ENDINGS[name].code, environment, home / name) for name in few}
+        for name in few:
+            started[name].end(None)
             if ENDINGS[name].vanishes:
-                sync(mantik_platform.environment(), home / name)
-        over |= started
-    return over
+                trainings.sync(environment, home / name)
+    return started
 
 
 @pytest.mark.parametrize("name", ENDINGS)

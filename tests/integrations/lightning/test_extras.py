@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import lightning.pytorch as pl
 import mlflow
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from matplotlib.figure import Figure
 import mantik
 from mantik import MantikLogger
 from mantik.exceptions import ConfigurationError
+from mantik.testing import wait_until
 from tests.integrations.lightning.modules import Small, data, trainer
 
 if TYPE_CHECKING:
@@ -60,6 +63,20 @@ class Spoiling(Small):
         if self.norms:
             weight.grad *= float("nan")
         self.norms.append(float(weight.grad.norm()))
+
+
+@dataclass
+class UntilMeasured(pl.Callback):
+    """Lets no training end before the machine has been recorded in its run."""
+
+    arrived: Arrived
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait."""
+        del pl_module
+        assert isinstance(trainer.logger, MantikLogger)
+        run_id, name = trainer.logger.run_id, "system/cpu_utilization_percentage"
+        wait_until(lambda: name in self.arrived.run(run_id).metrics, deadline=60, what=name)
 
 
 @pytest.fixture
@@ -233,9 +250,9 @@ def test_system_metrics(arrived: Arrived) -> None:
     mlflow.set_system_metrics_samples_before_logging(1)
     try:
         logger = MantikLogger(system_metrics=True)
-        trainer(logger=logger, max_epochs=30).fit(Small(), data())
+        trainer(logger=logger, callbacks=[UntilMeasured(arrived)]).fit(Small(), data())
         with mlflow.start_run() as run:
-            trainer(logger=MantikLogger(system_metrics=True), max_epochs=30).fit(Small(), data())
+            trainer(logger=MantikLogger(system_metrics=True), callbacks=[UntilMeasured(arrived)]).fit(Small(), data())
             assert arrived.run(run.info.run_id).status == "RUNNING"
     finally:
         mlflow.set_system_metrics_sampling_interval(None)

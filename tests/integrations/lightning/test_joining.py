@@ -196,7 +196,9 @@ def test_a_run_that_the_module_ends(arrived: Arrived) -> None:
 
 
 @pytest.mark.usefixtures("autologging")
-@pytest.mark.parametrize("autolog", [mlflow.pytorch.autolog, mlflow.autolog, mantik.autolog])
+@pytest.mark.parametrize(
+    "autolog", [mlflow.pytorch.autolog, mantik.autolog, pytest.param(mlflow.autolog, marks=pytest.mark.thorough)]
+)
 def test_autologging(arrived: Arrived, autolog: Callable[..., Any]) -> None:
     """MLflow's autologging and the logger share one run: its params are there, and no metric of it beside ours."""
     before = len(arrived.runs())

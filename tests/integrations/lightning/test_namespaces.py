@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integrations.trainings import Trainings
 from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from mantik.testing import Platform
 
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+
+# What both packages import, but for one.
+IMPORTS = "import fsspec, lightning_utilities, mlflow, rich.progress, torch, torch._dynamo, torch.distributed.fsdp"
 
 BOTH = """
     import importlib, json, sys
@@ -87,15 +92,23 @@ ABSENT = """
 """
 
 
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainings]:
+    """Warm a process up that has imported what Lightning needs, and nothing of Lightning."""
+    with Trainings(tmp_path_factory.mktemp("scripts"), "", IMPORTS) as warm:
+        yield warm
+
+
 @pytest.fixture(scope="module", params=PACKAGES)
 def facts(
-    request: pytest.FixtureRequest, mantik_platform: Platform, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    scripts: Trainings,
+    mantik_platform: Platform,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """Return what a script sees that trains with both packages, and imports this one first."""
-    folder = tmp_path_factory.mktemp("both")
     order = [request.param, *(name for name in PACKAGES if name != request.param)]
-    code = BOTH.replace("sys.argv[1]", repr(order[0])).replace("sys.argv[2]", repr(order[1]))
-    output = run_script(code, clean_environment(mantik_platform.environment(), folder), folder)
+    output = scripts.run(BOTH, mantik_platform.environment(), tmp_path_factory.mktemp("both"), *order).output
     (line,) = [line for line in output.splitlines() if line.startswith("facts ")]
     return {"first": request.param, "output": output, **json.loads(line.removeprefix("facts "))}
 
@@ -134,19 +147,18 @@ def test_without_lightning(tmp_path: Path) -> None:
     assert "pip install 'mantik[lightning]' | ModuleNotFoundError" in output
 
 
-def test_with_one_package(tmp_path: Path) -> None:
+def test_with_one_package(scripts: Trainings, tmp_path: Path) -> None:
     """With `pytorch_lightning` alone the logger is built on that."""
     more = """
     from mantik.integrations.lightning.namespace import chosen
     print(chosen().__name__)
     """
     code = ABSENT.partition("    try:")[0].format(packages='{"lightning"}') + more
-    output = run_script(code, clean_environment({}, tmp_path), tmp_path)
-    assert output.splitlines()[-1] == "pytorch_lightning"
+    assert scripts.run(code, {}, tmp_path).output.splitlines()[-1] == "pytorch_lightning"
 
 
-def test_with_a_lightning_that_lacks_something(tmp_path: Path) -> None:
+def test_with_a_lightning_that_lacks_something(scripts: Trainings, tmp_path: Path) -> None:
     """A package that is there and cannot be imported is not called absent: the error is its own."""
     code = ABSENT.format(packages='{"torchmetrics"}')
-    output = run_script(code, clean_environment({}, tmp_path), tmp_path)
+    output = scripts.run(code, {}, tmp_path).output
     assert "raised False No module named 'torchmetrics'" in output

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from mantik.testing import FaultProxy, Hang, LoseAcknowledgement, Refuse, Status, wait_until
-from tests.integrations.trainings import ended, sync
+from tests.integrations.trainings import ended
 
-from .trainings import BATCHES, LightningTrainings, assert_same_checkpoints, points
+from .trainings import BATCHES, assert_same_checkpoints, points
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mantik.testing.faults import Fault
     from mantik.testing.holdings import Run
     from tests.integrations.trainings import Training
+
+    from .trainings import LightningTrainings
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
 BEST_AND_LAST = ("epoch=4-score=4", "epoch=5-score=5", "last")
@@ -83,7 +85,7 @@ class Place:
 
     def sync(self) -> None:
         """Send what was left behind."""
-        sync(self.settings, self.folder)
+        self.trainings.sync(self.settings, self.folder)
 
     def the_run(self, status: str = "FINISHED") -> Run:
         """Return the one run that there is, after checking how it ended."""
@@ -109,13 +111,6 @@ class Place:
         single = [self.told(run, f"checkpoints/{name}/metadata.yaml") for name in BEST_AND_LAST]
         assert [(about["original_filename"], about["aliases"]) for about in single] == expected
         assert self.told(run, "checkpoints/index.yaml")["checkpoints"] == single
-
-
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightningTrainings]:
-    """Warm a process up."""
-    with LightningTrainings(tmp_path_factory.mktemp("trainings")) as warm:
-        yield warm
 
 
 @pytest.fixture

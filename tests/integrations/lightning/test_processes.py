@@ -13,17 +13,18 @@ import pytest
 
 from mantik.testing import FaultProxy
 from mantik.testing.processes import end_groups
-from tests.integrations.trainings import sync
-
-from .trainings import LightningTrainings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from _pytest.mark.structures import ParameterSet
+
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
     from tests.integrations.trainings import Training
+
+    from .trainings import LightningTrainings
 
 _AT_A_TIME = 3
 # Each rank's output goes into a file of its own.
@@ -223,6 +224,15 @@ CASES = {
 }
 
 
+# Each of their processes imports all of Lightning anew, unlike those of "ddp_fork".
+LONG = {"torchrun-second_raises", "ddp_spawn-second_is_killed", "ddp_spawn-second_raises", "ddp_spawn-in-a-run"}
+
+
+def cases(*names: str) -> list[ParameterSet]:
+    """Return cases as parameters."""
+    return [pytest.param(name, marks=pytest.mark.thorough if name in LONG else ()) for name in names]
+
+
 @dataclass(frozen=True)
 class Ended:
     """What became of a case.
@@ -255,7 +265,12 @@ def proxy(mantik_platform: Platform) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture(scope="module")
-def ended(mantik_platform: Platform, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def ended(
+    trainings: LightningTrainings,
+    mantik_platform: Platform,
+    proxy: FaultProxy,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Ended]:
     """Run all cases to their ends, a few at a time."""
     home = tmp_path_factory.mktemp("processes")
     script = home / "training.py"
@@ -263,26 +278,25 @@ def ended(mantik_platform: Platform, proxy: FaultProxy, tmp_path_factory: pytest
     environment = {**mantik_platform.environment(), "MLFLOW_TRACKING_URI": proxy.url}
     over: dict[str, Ended] = {}
     started: list[Training] = []
-    with LightningTrainings(home) as warm:
-        try:
-            names = list(CASES)
-            for few in (names[begin : begin + _AT_A_TIME] for begin in range(0, len(names), _AT_A_TIME)):
-                for name in few:
-                    # The experiment of a case has its name.
-                    own = {"MLFLOW_EXPERIMENT_NAME": f"processes-{name}", "PYTHONPATH": str(home)}
-                    settings = {**environment, **own, **CASES[name].settings}
-                    started.append(warm.start(CASES[name].code(script), settings, home / name))
-                for name, training in zip(few, started[-len(few) :], strict=True):
-                    if CASES[name].is_terminated:
-                        training.reach("0")
-                        training.reach("1")
-                        os.kill(training.pid, signal.SIGTERM)
-                    output = training.end(None)
-                    assert training.exit_code is not None
-                    over[name] = Ended(training.exit_code, output, home / name)
-        finally:
-            end_groups(training.pid for training in started)
-    sync(environment, home / "offline")
+    names = [name for name in CASES if name not in LONG or os.environ.get("THOROUGH") == "1"]
+    try:
+        for few in (names[begin : begin + _AT_A_TIME] for begin in range(0, len(names), _AT_A_TIME)):
+            for name in few:
+                # The experiment of a case has its name.
+                own = {"MLFLOW_EXPERIMENT_NAME": f"processes-{name}", "PYTHONPATH": str(home)}
+                settings = {**environment, **own, **CASES[name].settings}
+                started.append(trainings.start(CASES[name].code(script), settings, home / name))
+            for name, training in zip(few, started[-len(few) :], strict=True):
+                if CASES[name].is_terminated:
+                    training.reach("0")
+                    training.reach("1")
+                    os.kill(training.pid, signal.SIGTERM)
+                output = training.end(None)
+                assert training.exit_code is not None
+                over[name] = Ended(training.exit_code, output, home / name)
+    finally:
+        end_groups(training.pid for training in started)
+    trainings.sync(environment, home / "offline")
     return over
 
 
@@ -366,18 +380,15 @@ def test_the_console_hears_of_the_run_once(ended: dict[str, Ended]) -> None:
         assert len(said) == len(receipts) + (2 if "KILLED" in ends else 1)
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "ddp_spawn", "ddp_fork"])
-@pytest.mark.parametrize("death", DEATHS)
-def test_a_rank_that_dies_fails_the_run(
-    death: str, launcher: str, ended: dict[str, Ended], mantik_platform: Platform
-) -> None:
+@pytest.mark.parametrize("name", cases(*(name for name in CASES if name.endswith(DEATHS))))
+def test_a_rank_that_dies_fails_the_run(name: str, ended: dict[str, Ended], mantik_platform: Platform) -> None:
     """The run is FAILED when another rank is killed or raises, although the first is ended by a signal or in its wake.
 
     What was logged until then is there, as is the checkpoint.
     """
-    over = ended[f"{launcher}-{death}"]
+    over = ended[name]
     assert over.exit_code == 1, over.output
-    run = the_run(mantik_platform, f"{launcher}-{death}")
+    run = the_run(mantik_platform, name)
     assert run.status == "FAILED", over.output + over.printed(0)
     assert numbers(mantik_platform, run) == [(step, float(step)) for step in range(5)]
     held = mantik_platform.read_back.artifacts(run.run_id)
@@ -391,7 +402,7 @@ def test_a_job_that_is_terminated_is_killed(ended: dict[str, Ended], mantik_plat
     assert numbers(mantik_platform, run) == [(step, float(step)) for step in range(6)]
 
 
-@pytest.mark.parametrize("name", ["ddp_spawn-in-a-run", "ddp_fork-in-a-run", "ddp_fork-in-a-run-fails"])
+@pytest.mark.parametrize("name", cases("ddp_spawn-in-a-run", "ddp_fork-in-a-run", "ddp_fork-in-a-run-fails"))
 def test_a_run_of_the_user_is_ended_by_the_user(name: str, ended: dict[str, Ended], mantik_platform: Platform) -> None:
     """Training in a run of the user's is a part of it, and whether it succeeds or fails, the run goes on."""
     over = ended[name]

@@ -10,10 +10,10 @@ import pytest
 
 from mantik.testing import FaultProxy, Refuse, wait_until
 from tests.integrations.slurm import Slurm, why_no_slurm
-from tests.integrations.trainings import ended, sync
+from tests.integrations.trainings import ended
 from tests.scripts import clean_environment
 
-from .trainings import BATCHES, LightningTrainings, assert_same_checkpoints, script, steps
+from .trainings import BATCHES, assert_same_checkpoints, script, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
     from tests.integrations.trainings import Training, Trainings
+
+    from .trainings import LightningTrainings
 
 NO_SLURM = why_no_slurm()
 in_slurm = pytest.mark.skipif(NO_SLURM is not None, reason=str(NO_SLURM))
@@ -85,6 +87,12 @@ TWO_TRAININGS = """
         logger = mantik.MantikLogger(run_name=name)
         trainer(logger, epochs, plugins=[plugin]).fit(Net(width=epochs, at=happens), data(), data())
     """
+EXPERIMENT = """
+    import mlflow
+
+    mantik.init_tracking()
+    mlflow.create_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+    """
 TWO_EPOCHS = ("epoch=0-score=0", "epoch=1-score=1", "last")
 ANEW = ("epoch=0-score=0", "epoch=0-score=0-v1", "epoch=1-score=1", "last", "last-v1")
 
@@ -126,7 +134,7 @@ class Job:
 
     def sync(self) -> None:
         """Send what the attempts left behind."""
-        sync(self.settings, self.folder)
+        self._trainings.sync(self.settings, self.folder)
 
     def runs(self) -> list[Run]:
         """Return all runs that there are, the first first."""
@@ -140,13 +148,6 @@ class Job:
     def steps(self, run: Run) -> list[int]:
         """Return the steps of a run."""
         return steps(self._platform, run.run_id)
-
-
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LightningTrainings]:
-    """Warm a process up."""
-    with LightningTrainings(tmp_path_factory.mktemp("trainings")) as warm:
-        yield warm
 
 
 @pytest.fixture
@@ -203,7 +204,10 @@ def test_an_attempt_that_is_killed_after_its_requeue_leaves_the_run_open(job: Jo
     assert job.steps(run) == [0, 1, 2, 3, *range(5, 2 * BATCHES + 1)]
 
 
-@pytest.mark.parametrize("away", [0, 1, 2], ids=["first", "middle", "last"])
+@pytest.mark.parametrize(
+    "away",
+    [pytest.param(0, id="first"), pytest.param(1, id="middle", marks=pytest.mark.thorough), pytest.param(2, id="last")],
+)
 def test_an_attempt_in_an_outage_is_of_the_same_run(
     job: Job, scontrol: Path, mantik_platform: Platform, away: int
 ) -> None:
@@ -290,6 +294,8 @@ def test_another_job_begins_anew(job: Job) -> None:
 
 def test_each_task_of_an_array_has_its_run(job: Job) -> None:
     """Tasks of an array are runs of their own, and each goes on with its own when it starts again."""
+    # Who creates the experiment is not what this is about.
+    job.attempt(EXPERIMENT)
     code = preempted(logger="tags={'task': os.environ['SLURM_ARRAY_TASK_ID']}")
     for restart in range(2):
         attempts = [
@@ -360,6 +366,7 @@ def test_a_job_that_slurm_requeues_is_one_run(slurm: Slurm, job: Job, mantik_pla
 
 
 @in_slurm
+@pytest.mark.thorough  # with Slurm's signal alone: test_endings.py
 def test_a_job_that_is_cancelled_is_killed(slurm: Slurm, job: Job) -> None:
     """In a real Slurm `scancel` leaves a run that is KILLED and has all its points."""
     code = 'trainer(mantik.MantikLogger()).fit(Net(at={8: lambda: wait("eight")}), data(), data())'

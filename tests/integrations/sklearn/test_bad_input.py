@@ -24,7 +24,6 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import mantik
 from mantik.integrations.sklearn import data as data_module
-from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from mantik.testing import Platform
     from mantik.testing.holdings import Run
     from tests.integrations.arrivals import Arrived
+    from tests.integrations.trainings import Trainings
 
 X, Y = load_iris(return_X_y=True)
 
@@ -154,14 +154,12 @@ print("SCORE", LogisticRegression(max_iter=500).fit(X, y).score(X, y))
 """
 
 
-def test_a_home_that_cannot_be_written(
-    mantik_platform: Platform, mantik_environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_home_that_cannot_be_written(mantik_platform: Platform, trainings: Trainings, tmp_path: Path) -> None:
     """Where the home cannot be written the fit is tracked without being durable, and a warning says so once."""
     home = tmp_path / "home"
     home.write_text("a file where the folder should be")
-    environment = {**clean_environment(mantik_environment, tmp_path), "MANTIK_HOME": str(home), "HOME": str(home)}
-    output = run_script(READ_ONLY, {**environment, "MPLCONFIGDIR": str(tmp_path)}, tmp_path)
+    environment = {**mantik_platform.environment(), "MANTIK_HOME": str(home), "HOME": str(home)}
+    output = trainings.run(READ_ONLY, {**environment, "MPLCONFIGDIR": str(tmp_path)}, tmp_path).output
     assert "SCORE 0.9" in output
     (run,) = mantik_platform.read_back.runs("read-only")
     assert run.status == "FINISHED"

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
-import mlflow
 import numpy as np
+import pytest
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import all_estimators, get_tags
@@ -26,8 +26,8 @@ from mantik.integrations.sklearn.candidates import is_search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    import pytest
     from sklearn.base import BaseEstimator
 
     from tests.integrations.arrivals import Arrived
@@ -43,6 +43,9 @@ TEXTS = ["red green", "green blue", "blue red grey"] * 10
 
 WHOLE = int(os.environ.get("WHOLE_ESTIMATORS", "10"))
 """Of so many one is recorded with model and pictures; `make torture` records all so."""
+
+PARTS = 4
+_LATER = () if WHOLE == 1 else (pytest.mark.thorough,)
 
 OUTCOMES = ("predict", "transform", "predict_proba", "decision_function", "score_samples")
 FITTED = ("labels_", "embedding_", "row_labels_", "rows_")
@@ -119,34 +122,38 @@ def same(first: Any, second: Any) -> bool:
     return bool(np.array_equal(first, second, equal_nan=np.asarray(first).dtype.kind == "f"))
 
 
-def test_every_estimator(arrived: Arrived, autologging: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=_LATER) for part in range(1, PARTS))])
+def test_every_estimator(
+    part: int, arrived: Arrived, autologging: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Results are equal to the last bit, estimators can be cloned and pickled, each fit is a run with its params."""
     with warnings.catch_warnings():
         # Of estimators that are deprecated, and of the one that cannot be made.
         warnings.simplefilter("ignore")
         every = list(cases())
+    assert len(every) >= 150
+    every = every[part::PARTS]
     expected = {case.name: case.fitted()[1] for case in every}
-    runs = {}
     with caplog.at_level(logging.WARNING):
-        for number, case in enumerate(every):
-            whole = number % WHOLE == 0
+        for whole in (False, True):
             autologging(log_preprocessing=True, log_models=whole, log_plots=whole)
-            model, outcome = case.fitted()
-            wrong = [name for name, value in outcome.items() if not same(value, expected[case.name][name])]
-            if wrong or outcome.keys() != expected[case.name].keys():
-                case.problems.append(f"other results: {wrong}")
-            check_is_fitted(model)
-            clone(model)
-            pickle.loads(pickle.dumps(model))  # noqa: S301  # ours
-            active = mlflow.last_active_run()
-            runs[case.name] = "" if active is None else active.info.run_id
+            for case in [case for number, case in enumerate(every) if (number % WHOLE == 0) is whole]:
+                model, outcome = case.fitted()
+                wrong = [name for name, value in outcome.items() if not same(value, expected[case.name][name])]
+                if wrong or outcome.keys() != expected[case.name].keys():
+                    case.problems.append(f"other results: {wrong}")
+                check_is_fitted(model)
+                clone(model)
+                pickle.loads(pickle.dumps(model))  # noqa: S301  # ours
         assert mantik.flush(280)
-    assert len(set(runs.values())) == len(every) >= 150
-    found = {run.run_id: run for run in arrived.runs(mlflow.get_experiment(active.info.experiment_id).name)}
+    runs = [run for run in arrived.runs(tmp_path.name) if "mlflow.parentRunId" not in run.tags]
+    assert len(runs) == len(every)
+    found = {run.tags["estimator_name"]: run for run in runs}
     for case in every:
-        run = found[runs[case.name]]
-        if run.tags["estimator_name"] != case.name or run.status != "FINISHED":
+        run = found.get(case.name)
+        if run is None or run.status != "FINISHED":
             case.problems.append(f"the run is {run}")
+            continue
         # Of a search the params of what it tries are in its child runs.
         deep = not is_search(case.estimator)
         missing = {name for name in case.estimator.get_params(deep=deep) if name not in run.params}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.integrations.arrivals import Arrived
 
 X, Y = load_breast_cancer(return_X_y=True, as_frame=True)
-X, Y = X.iloc[:120, :5], Y.iloc[:120]
+X, Y = StandardScaler().set_output(transform="pandas").fit_transform(X.iloc[:120, :5]), Y.iloc[:120]
 
 
 class Constant(ClassifierMixin, BaseEstimator):
@@ -260,7 +260,7 @@ def test_a_failed_batch(arrived: Arrived, autologging: Callable[..., None]) -> N
     assert [run.status for run in runs_of(arrived)] == ["FAILED", "RUNNING"]
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.parametrize("backend", ["loky", pytest.param("threading", marks=pytest.mark.thorough)])
 def test_workers_record_nothing(arrived: Arrived, autologging: Callable[..., None], backend: str) -> None:
     """A search, a cross-validation and a forest with two workers are one run each, with the right children."""
     from joblib import parallel_config
@@ -283,7 +283,7 @@ def test_workers_record_nothing(arrived: Arrived, autologging: Callable[..., Non
     assert {run.status for run in runs} == {"FINISHED"}
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
+@pytest.mark.parametrize("backend", ["loky", pytest.param("threading", marks=pytest.mark.thorough)])
 def test_batches_in_workers(arrived: Arrived, autologging: Callable[..., None], backend: str) -> None:
     """What a learning curve calls in its workers is the curve's, and a `partial_fit` of the user's is a run."""
     from joblib import parallel_config
@@ -335,7 +335,7 @@ def test_held_out_data(arrived: Arrived, autologging: Callable[..., None]) -> No
 def test_clusterers(arrived: Arrived, autologging: Callable[..., None]) -> None:
     """`fit_predict` of a clusterer is recorded with what suits it."""
     autologging()
-    labels = DBSCAN(eps=100).fit_predict(X)
+    labels = DBSCAN(eps=1).fit_predict(X)
     (run,) = runs_of(arrived)
     assert run.metrics["training_n_clusters"] == len(set(labels) - {-1})
 

@@ -36,11 +36,11 @@ from sklearn.preprocessing import FunctionTransformer
 from mantik.integrations.sklearn.data import Data
 from mantik.integrations.sklearn.held_out import metric_called
 from tests.integrations.sklearn.held_out_trials import Trials, Watch, classes, fitted, measure, predict, score
-from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
     from mantik.testing import Platform
     from tests.integrations.arrivals import Arrived
+    from tests.integrations.trainings import Trainings
 
 HEAD = """
 import numpy as np
@@ -144,13 +144,13 @@ def trials(arrived: Arrived) -> Trials:
 
 
 @pytest.fixture(scope="module")
-def by_mlflow(mantik_platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def by_mlflow(
+    mantik_platform: Platform, trainings: Trainings, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Return the runs of the scripts by MLflow's autologging."""
     home = tmp_path_factory.mktemp("mlflow")
     scripts = json.dumps({name: HEAD + script for name, script in SCRIPTS.items()})
-    output = run_script(
-        f"SCRIPTS = {scripts!r}\n{BY_MLFLOW}", clean_environment(mantik_platform.environment(), home), home
-    )
+    output = trainings.run(f"SCRIPTS = {scripts!r}\n{BY_MLFLOW}", mantik_platform.environment(), home).output
     found: dict[str, str] = json.loads(output.rpartition("RUNS")[2].splitlines()[0])
     return found
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mantik.testing import Refuse, Status, wait_until
-from tests.scripts import clean_environment, run_script, start_script
-from tests.spools import mantik
+from tests.scripts import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,9 +16,9 @@ if TYPE_CHECKING:
 
     from mantik.testing import FaultProxy, Platform
     from mantik.testing.holdings import Run
+    from tests.integrations.trainings import Trainings
 
 SEARCH = """
-import json, sys
 import mantik
 mantik.autolog(sklearn={"max_tuning_runs": None, "log_plots": False})
 import mlflow
@@ -37,6 +35,8 @@ AFTER
 scores = search.cv_results_["mean_test_score"].tolist()
 print("FOUND", json.dumps([search.best_params_["C"], search.best_score_, scores]))
 """
+
+SYNC = "import sys; from mantik.cli import main; sys.argv = ['mantik', 'sync']; main()"
 
 GRID = ["0.1", "1.0", "10.0", "100.0"]
 
@@ -59,10 +59,9 @@ def found(output: str) -> list[Any]:
     return [best, score, scores]
 
 
-def sync(settings: Mapping[str, str]) -> None:
+def sync(trainings: Trainings, settings: Mapping[str, str], folder: Path) -> None:
     """Send what was left behind."""
-    done = mantik("sync", environment=settings)
-    assert done.returncode == 0, done.stderr
+    trainings.run(SYNC, settings, folder)
 
 
 def assert_complete(platform: Platform, name: str, outcome: list[Any]) -> Run:
@@ -82,71 +81,79 @@ def assert_complete(platform: Platform, name: str, outcome: list[Any]) -> Run:
 
 
 def test_dead_from_the_beginning(
-    mantik_platform: Platform, mantik_proxy: FaultProxy, settings: dict[str, str], tmp_path: Path
+    mantik_platform: Platform,
+    mantik_proxy: FaultProxy,
+    trainings: Trainings,
+    settings: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     """A search while nobody answers ends as if nothing were wrong, and arrives with a sync."""
     with mantik_proxy.fault(Refuse()):
-        outcome = found(run_script(code("dead"), {**settings, "MANTIK_EXIT_TIMEOUT": "1"}, tmp_path))
-    sync(settings)
-    assert_complete(mantik_platform, "dead", outcome)
+        training = trainings.run(code("dead"), {**settings, "MANTIK_EXIT_TIMEOUT": "1"}, tmp_path)
+    sync(trainings, settings, tmp_path)
+    assert_complete(mantik_platform, "dead", found(training.output))
 
 
 def test_dead_in_the_middle(
-    mantik_platform: Platform, mantik_proxy: FaultProxy, settings: dict[str, str], tmp_path: Path
+    mantik_platform: Platform,
+    mantik_proxy: FaultProxy,
+    trainings: Trainings,
+    settings: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     """A platform that goes away after the run has begun, and comes back, has everything by the end of the process."""
-    before = 'mlflow.start_run(); print("begun", flush=True); sys.stdin.readline()'
-    after = 'mlflow.end_run(); print("fitted", flush=True); sys.stdin.readline()'
-    process = start_script(code("middle", before, after), settings, tmp_path)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    lines = iter(process.stdout.readline, "")
-    while not next(lines).startswith("begun"):
-        pass
+    before, after = 'mlflow.start_run(); wait("begun")', 'mlflow.end_run(); wait("fitted")'
+    training = trainings.start(code("middle", before, after), settings, tmp_path)
+    training.reach("begun")
     with mantik_proxy.fault(Refuse()):
-        process.stdin.write("\n")
-        process.stdin.flush()
-        while not next(lines).startswith("fitted"):
-            pass
-    output, _ = process.communicate("\n", timeout=120)
-    assert process.returncode == 0, output
-    assert_complete(mantik_platform, "middle", found(output))
+        training.go_on("begun")
+        training.reach("fitted")
+    training.go_on("fitted")
+    assert_complete(mantik_platform, "middle", found(training.end()))
 
 
-def test_offline(mantik_platform: Platform, mantik_proxy: FaultProxy, settings: dict[str, str], tmp_path: Path) -> None:
+def test_offline(
+    mantik_platform: Platform,
+    mantik_proxy: FaultProxy,
+    trainings: Trainings,
+    settings: dict[str, str],
+    tmp_path: Path,
+) -> None:
     """A search offline asks nobody, and a sync brings it to the platform as it was."""
-    outcome = found(run_script(code("offline"), {**settings, "MANTIK_MODE": "offline"}, tmp_path))
+    training = trainings.run(code("offline"), {**settings, "MANTIK_MODE": "offline"}, tmp_path)
     assert mantik_proxy.count() == 0
-    sync(settings)
-    assert_complete(mantik_platform, "offline", outcome)
+    sync(trainings, settings, tmp_path)
+    assert_complete(mantik_platform, "offline", found(training.output))
 
 
 def test_a_refused_token(
-    mantik_platform: Platform, mantik_proxy: FaultProxy, settings: dict[str, str], tmp_path: Path
+    mantik_platform: Platform,
+    mantik_proxy: FaultProxy,
+    trainings: Trainings,
+    settings: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     """A platform that answers 401 to everything for a while costs the search nothing."""
     with mantik_proxy.fault(Status(401, "Token expired"), path="/api/2.0/"):
-        outcome = found(run_script(code("refused"), {**settings, "MANTIK_EXIT_TIMEOUT": "1"}, tmp_path))
-    sync(settings)
-    assert_complete(mantik_platform, "refused", outcome)
+        training = trainings.run(code("refused"), {**settings, "MANTIK_EXIT_TIMEOUT": "1"}, tmp_path)
+    sync(trainings, settings, tmp_path)
+    assert_complete(mantik_platform, "refused", found(training.output))
 
 
-def test_killed(mantik_platform: Platform, settings: dict[str, str], tmp_path: Path) -> None:
+def test_killed(mantik_platform: Platform, trainings: Trainings, settings: dict[str, str], tmp_path: Path) -> None:
     """What was recorded before SIGKILL arrives with a sync: params and what of the search had been written."""
-    script = code("killed", after='mantik.flush(0.001); print("fitted", flush=True); sys.stdin.readline()')
-    process = start_script(script, {**settings, "MANTIK_MODE": "offline"}, tmp_path)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("fitted"):
-        pass
+    script = code("killed", after='mantik.flush(0.001); wait("fitted")')
+    training = trainings.start(script, {**settings, "MANTIK_MODE": "offline"}, tmp_path)
+    training.reach("fitted")
     spool = tmp_path / ".mantik" / "spool"
 
     def has_the_last_child() -> bool:
         return any(b'"100.0"' in path.read_bytes() for path in spool.rglob("*") if path.is_file())
 
     wait_until(has_the_last_child, deadline=60)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    sync(settings)
+    training.kill()
+    training.end(None)
+    sync(trainings, settings, tmp_path)
     runs = mantik_platform.read_back.runs("killed")
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.tags]
     assert parent.status == "FINISHED"
@@ -154,21 +161,21 @@ def test_killed(mantik_platform: Platform, settings: dict[str, str], tmp_path: P
     assert len({run.run_id for run in runs}) == len(runs) <= 1 + len(GRID)
 
 
-def test_killed_in_the_fit(mantik_platform: Platform, settings: dict[str, str], tmp_path: Path) -> None:
+def test_killed_in_the_fit(
+    mantik_platform: Platform, trainings: Trainings, settings: dict[str, str], tmp_path: Path
+) -> None:
     """A process that is killed while it fits leaves a run with its params, which a sync ends as it was ended."""
     script = code("during").replace(
         "search.fit(X, y)",
-        'class Slow(LogisticRegression):\n    def fit(self, X, y):\n        print("fitting", flush=True)\n'
-        "        sys.stdin.readline()\n        return super().fit(X, y)\n"
+        'class Slow(LogisticRegression):\n    def fit(self, X, y):\n        wait("fitting")\n'
+        "        return super().fit(X, y)\n"
         'GridSearchCV(Slow(), {"C": [7.0]}, cv=2).fit(X, y)',
     )
-    process = start_script(script, settings, tmp_path)
-    assert process.stdout is not None
-    while not process.stdout.readline().startswith("fitting"):
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    sync(settings)
+    training = trainings.start(script, settings, tmp_path)
+    training.reach("fitting")
+    training.kill()
+    training.end(None)
+    sync(trainings, settings, tmp_path)
     (run,) = mantik_platform.read_back.runs("during")
     assert run.params["cv"] == "2"
     assert run.status in {"FAILED", "KILLED"}

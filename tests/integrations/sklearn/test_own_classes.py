@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mantik.delivery.ids import operation_of
-from tests.scripts import clean_environment, run_script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from mantik.testing import Platform
+    from tests.integrations.trainings import Trainings
 
 OWN = """
 from functools import partial
@@ -71,27 +71,30 @@ print(mlflow.models.get_model_info("runs:/{run_id}/model").metadata)
 SYNC = "import sys; from mantik.cli import main; sys.argv = ['mantik', 'sync']; main()"
 
 
-def logged_by(code: str, environment: Mapping[str, str], folder: Path) -> tuple[str, str, str]:
+def logged_by(trainings: Trainings, code: str, environment: Mapping[str, str], folder: Path) -> tuple[str, str, str]:
     """Run a script that logs, and return run id, predictions and everything that it said."""
-    output = run_script(code, environment, folder)
+    (folder / "train.py").write_text(code)
+    # What is defined in a script is found in the module `__main__`.
+    output = trainings.run("import runpy; runpy.run_path('train.py', run_name='__main__')", environment, folder).output
     (line,) = [line for line in output.splitlines() if line.startswith("RUN ")]
     _, run_id, predictions = line.split(" ", 2)
     return run_id, predictions, output
 
 
 @pytest.mark.parametrize("place", ["script", "module"])
-def test_classes_of_ones_own_load_elsewhere(place: str, mantik_platform: Platform, tmp_path: Path) -> None:
+def test_classes_of_ones_own_load_elsewhere(
+    place: str, mantik_platform: Platform, trainings: Trainings, tmp_path: Path
+) -> None:
     """What is defined in a script or a module beside it travels with the model, and what its code needs is required."""
-    environment = clean_environment(mantik_platform.environment(), tmp_path)
+    environment = mantik_platform.environment()
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
-    there.mkdir()
     own = OWN.replace("GUARD", "pass")
     (here / "oddities.py").write_text(own)
     code = f"{own}\n{LOG}" if place == "script" else f"from oddities import Odd, halved\n{LOG}"
-    run_id, predictions, output = logged_by(code, environment, here)
+    run_id, predictions, output = logged_by(trainings, code, environment, here)
     assert "oddities" not in output
-    loaded = run_script(LOAD.format(run_id=run_id), environment, there)
+    loaded = trainings.run(LOAD.format(run_id=run_id), environment, there).output
     assert f"LOADED {predictions}" in loaded
     assert f"SERVED {predictions}" in loaded
     assert "PyYAML==" in loaded
@@ -99,22 +102,25 @@ def test_classes_of_ones_own_load_elsewhere(place: str, mantik_platform: Platfor
     assert (reason in loaded) == (place == "module")
 
 
-def test_a_module_that_cannot_travel(mantik_platform: Platform, tmp_path: Path) -> None:
+def test_a_module_that_cannot_travel(mantik_platform: Platform, trainings: Trainings, tmp_path: Path) -> None:
     """Where a module holds what cannot be pickled, the model refers to it, and it is said what that means."""
-    environment = clean_environment(mantik_platform.environment(), tmp_path)
+    environment = mantik_platform.environment()
     (tmp_path / "oddities.py").write_text(OWN.replace("GUARD", "assert not LOCK.locked()"))
-    run_id, predictions, output = logged_by(f"from oddities import Odd, halved\n{LOG}", environment, tmp_path)
+    run_id, predictions, output = logged_by(
+        trainings, f"from oddities import Odd, halved\n{LOG}", environment, tmp_path
+    )
     assert "The model of Odd can be loaded only where Python finds oddities, which no package index has." in output
-    assert f"LOADED {predictions}" in run_script(LOAD.format(run_id=run_id), environment, tmp_path)
+    assert f"LOADED {predictions}" in trainings.run(LOAD.format(run_id=run_id), environment, tmp_path).output
 
 
-def test_without_the_platform(mantik_platform: Platform, tmp_path: Path) -> None:
+def test_without_the_platform(mantik_platform: Platform, trainings: Trainings, tmp_path: Path) -> None:
     """A model that is logged offline is loaded at once, and from the platform after a sync."""
-    environment = clean_environment(mantik_platform.environment(), tmp_path)
+    environment = mantik_platform.environment()
     code = f"""{OWN.replace("GUARD", "pass")}\n{LOG}
 assert (mlflow.sklearn.load_model(f"runs:/{{run_id}}/model").predict(X) == estimator.predict(X)).all()
 """
-    local, predictions, _ = logged_by(code, {**environment, "MANTIK_MODE": "offline"}, tmp_path)
-    output = run_script(SYNC, environment, tmp_path)
+    local, predictions, _ = logged_by(trainings, code, {**environment, "MANTIK_MODE": "offline"}, tmp_path)
+    output = trainings.run(SYNC, environment, tmp_path).output
     (run,) = [run for run in mantik_platform.read_back.runs("0") if run.tags.get("mantik.op_id") == operation_of(local)]
-    assert f"LOADED {predictions}" in run_script(LOAD.format(run_id=run.run_id), environment, tmp_path), output
+    loaded = trainings.run(LOAD.format(run_id=run.run_id), environment, tmp_path).output
+    assert f"LOADED {predictions}" in loaded, output
