@@ -37,10 +37,11 @@ test: $(VENV)/.ready-dev  ## run the test suite
 	@tools/ensure-slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, record every estimator as a whole
+torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, record every estimator as a whole, run 200 jobs
 	KILLS=200 $(BIN)/python -m pytest -q tests/durability/test_kills.py
 	THOROUGH=1 $(BIN)/python -m pytest -q -m thorough --timeout=1200
 	WHOLE_ESTIMATORS=1 $(BIN)/python -m pytest -q --timeout=1200 tests/integrations/sklearn/test_estimators.py
+	JOBS=200 $(BIN)/python -m pytest -q --timeout=5400 tests/server/compute/test_jobs_end_to_end.py -k at_once
 
 matrix: $(VENV)/.ready-dev  ## track between versions of MLflow: older clients, older servers
 	$(BIN)/python -m tests.matrix

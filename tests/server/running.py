@@ -14,7 +14,7 @@ from mantik.server.config import ServerConfig
 
 COMMAND = [sys.executable, "-m", "mantik", "server"]
 PASSWORD = "correct-horse-battery"
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 def run_command(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mantik.server.compute.jobs import Job
 
 JOBS_AT_ONCE = int(os.environ.get("JOBS", "3"))
-"""How many jobs are submitted at once; 200 by `JOBS=200 pytest FILE -k at_once`, with a longer `--timeout`."""
+"""How many jobs are submitted at once; 200 in `make torture`."""
 
 STEPS = f"""{SKINNY}
 import time, mlflow
