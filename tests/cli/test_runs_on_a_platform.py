@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from mantik.testing import Platform, wait_until
+from mantik.testing import FaultProxy, LoseAcknowledgement, Platform, wait_until
 from tests.scripts import clean_environment
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class User:
         for name, content in files.items():
             (project / name).write_text(content, encoding="utf-8")
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
         """Start ``mantik runs``."""
         return subprocess.Popen(
             [sys.executable, "-m", "mantik", "runs", *arguments],
-            env=self.environment,
+            env={**self.environment, **settings},
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -68,9 +68,9 @@ class User:
             text=True,
         )
 
-    def runs(self, *arguments: str, code: int = 0) -> tuple[str, str]:
+    def runs(self, *arguments: str, code: int = 0, **settings: str) -> tuple[str, str]:
         """Run ``mantik runs`` to its end, which has to be this exit code; return output and errors."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, **settings)
         output, errors = process.communicate(timeout=120)
         assert process.returncode == code, errors
         return output, errors
@@ -106,6 +106,19 @@ def test_a_job_that_succeeds(done: dict[str, Any], platform: Platform) -> None:
     assert (done["state"], done["exit_code"], done["run_name"]) == ("SUCCEEDED", 0, "first")
     run = platform.read_back.run(done["run_id"])
     assert (run.status, run.name) == ("FINISHED", "first")
+
+
+def test_an_answer_that_is_lost(user: User, platform: Platform) -> None:
+    """A job is there once, and its user is told of it, where the connection breaks after the upload."""
+    before = {run.run_id for run in platform.read_back.runs("Default")}
+    with FaultProxy(platform.url) as proxy:
+        lost = proxy.fault(LoseAcknowledgement(), path="/compute-backend/submit/0")
+        urls = {name: text.replace(platform.url, proxy.url) for name, text in user.environment.items()}
+        output, _ = user.runs(*SUBMIT, "--json", **urls)
+        assert lost.hits == 1
+    submitted = json.loads(output)
+    assert {run.run_id for run in platform.read_back.runs("Default")} - before == {submitted["run_id"]}
+    assert "epoch 1 is over\n" in user.runs("logs", submitted["job_id"], "--follow")[0]
 
 
 def test_a_job_that_fails(user: User, platform: Platform) -> None:

@@ -4,6 +4,7 @@ import io
 import logging
 import socket
 import threading
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -74,6 +75,22 @@ def test_an_answer_that_is_lost_is_not_called_nothing(
     service.script("/compute-backend/submit/", None)
     with pytest.raises(PlatformUnreachableError, match="The job may have been submitted all the same"):
         client.submit_run(3, project, {}, "backend-config.yaml")
+
+
+def test_a_job_whose_answer_is_lost_is_looked_for(
+    service: StandIn, client: ComputeBackendClient, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the service knows names of jobs, it is asked for the job by its name, again and again, for a while."""
+    monkeypatch.setattr("mantik.compute.service._LOOK_SECONDS", 0.5)
+    monkeypatch.setattr("mantik.compute.service.POLL_SECONDS", 0.01)
+    service.limit = 2**20
+    service.script("/compute-backend/submit/", None)
+    with pytest.raises(PlatformUnreachableError, match="The job may have been submitted all the same"):
+        client.submit_run(3, project, {}, "backend-config.yaml")
+    (submission,) = [asked for asked in service.asked if "/submit/" in asked.path]
+    name = submission.headers["Idempotency-Key"]
+    assert uuid.UUID(name).version == 4
+    assert len([asked for asked in service.asked if asked.path == f"/compute-backend/jobs/{name}"]) > 2
 
 
 @pytest.mark.parametrize(
@@ -185,7 +202,7 @@ def test_a_token_that_ends_during_the_upload_is_renewed(service: StandIn) -> Non
         return forms[-1]
 
     archive, seen = io.BytesIO(b"zip" * 1000), []
-    package = Package(3, fields, archive, 3000, lambda sent, total: seen.append((sent, total)))
+    package = Package(3, "", fields, archive, 3000, lambda sent, total: seen.append((sent, total)))
     answer = Service(f"{service.url}/compute-backend", origin, Tokens()).submit(package)
     assert answer.status_code == 201
     assert [asked.token for asked in service.asked] == ["old", "new"]

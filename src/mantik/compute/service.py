@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -13,9 +14,11 @@ from mantik.auth.bearer import BearerAuth
 from mantik.auth.login import GivenToken
 from mantik.auth.transport import CONNECT_TIMEOUT_SECONDS, reason_of
 from mantik.compute.multipart import Form
+from mantik.compute.patience import POLL_SECONDS
 from mantik.compute.refusal import NO_SUCH_ROUTE, body_of, object_in, reason_in, refusal, site_of
 from mantik.exceptions import (
     ComputeBackendError,
+    MantikError,
     PlatformUnreachableError,
     SubmissionError,
     UnexpectedAnswerError,
@@ -35,7 +38,11 @@ _READ_SECONDS = 60.0
 _UPLOAD_SECONDS = (60.0, 300.0)
 """To hand over the next piece of an upload, and to wait until what was uploaded is unpacked and answered."""
 
+_LOOK_SECONDS = 60.0
+"""How long a job is looked for whose submission got no answer: as long as it may take to unpack it."""
+
 _LIMIT_HEADER = "Mantik-Archive-Limit"
+_KEY_HEADER = "Idempotency-Key"
 _NO_ANSWER = frozenset({502, 504})
 """What a proxy says when the service behind it did not answer, or not in time."""
 
@@ -46,6 +53,8 @@ class Package:
 
     Attributes:
         experiment_id: Where its run is to be.
+        job_id: What its job is to be called, so that it can be looked for should the answer get lost; empty for an
+            early service, which would call it otherwise.
         fields: Makes the form's fields for a token, so that form and header hold the same one.
         archive: The packed project.
         size: Its bytes.
@@ -53,6 +62,7 @@ class Package:
     """
 
     experiment_id: int
+    job_id: str
     fields: Callable[[Secret], Mapping[str, str]]
     archive: BinaryIO
     size: int
@@ -143,7 +153,7 @@ class Service:
             package: What to send.
 
         Returns:
-            The answer, which is a success.
+            The answer, which is a success; if it got lost, what the service says of the job.
 
         Raises:
             SubmissionError: The service did not take it.
@@ -170,12 +180,15 @@ class Service:
             lambda sent: package.progress(sent, len(form)),
         )
         url, site, problem = f"{self.url}/submit/{package.experiment_id}", site_of(self.url), ""
+        headers = {"Content-Type": form.content_type, "Accept": "application/json"}
+        if package.job_id:
+            headers[_KEY_HEADER] = package.job_id
         with self._session(GivenToken(token)) as session:
             try:
                 answer = session.post(
                     url,
                     data=form,
-                    headers={"Content-Type": form.content_type, "Accept": "application/json"},
+                    headers=headers,
                     timeout=_UPLOAD_SECONDS,
                     allow_redirects=False,
                 )
@@ -187,6 +200,9 @@ class Service:
                 problem = f"HTTP {answer.status_code}: {reason_in(answer, self.secrets)}"
         # Raised outside the except block: a chained error would carry the request, and with it token and passwords.
         if form.is_sent:
+            found = self._job(package.job_id) if package.job_id else None
+            if found is not None:
+                return found
             raise PlatformUnreachableError(
                 f"{site} got the whole project but gave no answer ({problem}). The job may have been submitted "
                 "all the same: look with 'mantik runs list' before you submit it again.",
@@ -197,6 +213,17 @@ class Service:
             "only once it is there as a whole: submit it again.",
             url,
         )
+
+    def _job(self, job_id: str) -> requests.Response | None:
+        """Look for a job that may have been submitted; None if nothing is known of it for as long as that may take."""
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while True:
+            with contextlib.suppress(MantikError), self.stream(f"jobs/{job_id}") as answer:
+                if object_in(answer.content) is not None:
+                    return answer
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
     @contextlib.contextmanager
     def _answer(

@@ -32,7 +32,7 @@ class SubmittedRun:
         run_id: The MLflow run that the job tracks to.
         experiment_id: The experiment of that run.
         job_id: The job.
-        status_code: HTTP status code of the answer: 201.
+        status_code: HTTP status code of the answer: 201; 200 if that got lost and the service was asked for the job.
         content: The answer's body.
         url: The URL that was asked.
         client: The client that submitted it.

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import uuid
 from typing import TYPE_CHECKING, BinaryIO
 
 from mantik.compute.archive import ARCHIVE_LIMIT, pack
@@ -47,7 +48,7 @@ def upload(
         say: Is told what is sent and what is not, in sentences.
 
     Returns:
-        The answer, which is a success.
+        The answer, which is a success; if it got lost, what the service says of the job.
 
     Raises:
         ProjectError: The archive is larger than the service takes, or cannot be packed.
@@ -63,7 +64,10 @@ def upload(
     say(f"Sending {tree}")
     with _packed(submission.archive) as packed, upload_bar() as progress:
         size = packed.seek(0, os.SEEK_END)
-        package = Package(submission.experiment_id, lambda token: form(submission, token), packed, size, progress)
+        job_id = "" if limit is None else str(uuid.uuid4())
+        package = Package(
+            submission.experiment_id, job_id, lambda token: form(submission, token), packed, size, progress
+        )
         try:
             return service.submit(package)
         except SubmissionError as error:

@@ -93,10 +93,13 @@ class Backend:
         user: User | None = None,
         job: str | None = None,
         experiment_id: str | None = None,
+        key: str | None = None,
         **fields: str | None,
     ) -> Answer:
         """Submit a project; the sound one if no other is given."""
         body, headers = form(zipped, **fields)
+        if key is not None:
+            headers["Idempotency-Key"] = key
         path = f"/compute-backend/submit/{self.experiment_id if experiment_id is None else experiment_id}"
         return call(self.app, "POST", path, body=body, headers={**headers, **self.headers(user, job)})
 

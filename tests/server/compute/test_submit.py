@@ -12,7 +12,9 @@ from mlflow.entities import RunStatus
 from starlette.datastructures import Headers
 
 from mantik.server.app import wrap
+from mantik.server.compute.incoming import Incoming
 from mantik.server.compute.jobs import State
+from mantik.server.compute.runs import Runs
 from tests.server.asgi import Answer, Inner, call, request
 
 from .conftest import details
@@ -54,6 +56,50 @@ def test_submission_becomes_a_job_and_a_scheduled_run(backend: Backend) -> None:
     assert (job.user_id, job.username, job.run_name) == (backend.alice.id, "alice", "first")
     assert job.parameters == {"alpha": "0.1"}
     assert job.backend_config["Resources"] == {"Queue": "batch"}
+
+
+NAME = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+
+def test_a_client_may_name_its_job(backend: Backend) -> None:
+    """Submitted again under its name, a job is answered as it is, whatever else is sent: nothing is there twice."""
+    first = backend.submit(key=NAME)
+    assert first.status == 201
+    assert first.json()["job_id"] == NAME
+    again = backend.submit(b"no project" * 100_000, key=NAME)
+    assert (again.status, again.json()) == (201, first.json())
+    assert [run.info.run_id for run in backend.runs()] == [first.json()["run_id"]]
+    assert backend.jobs.of_user(backend.alice.id)[1] == 1
+
+
+def test_a_name_that_is_taken_is_refused(backend: Backend) -> None:
+    """Another user's job, and one that is still being submitted to another process, stay what they are."""
+    job = backend.jobs.get(backend.submit(key=NAME).json()["job_id"])
+    bob = backend.users.add_user("bob", "correct-horse-battery")
+    refused = backend.submit(user=bob, key=NAME)
+    assert (refused.status, refused.json()) == (409, {"message": "This job is being submitted already."})
+    assert backend.jobs.get(NAME) == job
+    assert backend.jobs.of_user(bob.id) == ([], 0)
+
+    elsewhere = Incoming(backend.compute, backend.jobs, Runs(lambda: backend.tracking))
+    other = NAME.replace("0f", "1f")
+    draft = elsewhere.new(backend.experiment_id, other)
+    assert backend.submit(key=other).status == 409
+    assert [path.name for path in backend.compute.incoming.glob("*/*")] == [draft.folder.name]
+    elsewhere.clear(draft)
+    assert backend.submit(key=other).status == 201
+    assert len(backend.runs()) == 2
+
+
+@pytest.mark.parametrize("name", ["", "job-1", NAME.upper(), f"../{NAME}", f"{NAME}/..", f"{NAME}0", "*"])
+def test_a_name_that_is_no_uuid_is_refused(backend: Backend, name: str) -> None:
+    """It would become the name of a folder."""
+    refused = backend.submit(key=name)
+    assert (refused.status, refused.json()) == (
+        400,
+        {"message": "Idempotency-Key must be a UUID in lower case, with hyphens."},
+    )
+    assert backend.is_untouched()
 
 
 def test_project_lies_in_the_jobs_folder_and_nowhere_else(backend: Backend) -> None:

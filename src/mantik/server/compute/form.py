@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mantik.server.compute.names import check_path
-from mantik.server.compute.refusal import FieldMistake, invalid
+from mantik.server.compute.refusal import FieldMistake, invalid, message
 from mantik.server.compute.zip_directory import ArchiveError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ DEFAULT_CONFIG: Final = "unicore-config.json"
 """The backend configuration of a form that names none, as in the contract."""
 
 _CONFIG_FIELDS: Final = ("unicore_backend_config", "unicore_backend_config_path")
+_JOB_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST_NAME: Final = 250
 _LONGEST_EXPERIMENT_ID: Final = 18
 
@@ -65,6 +67,17 @@ def read_experiment_id(text: str) -> str:
     if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_EXPERIMENT_ID):
         raise invalid([FieldMistake("experiment_id", "Expected the number of an experiment", "int_parsing", "path")])
     return str(int(text))
+
+
+def read_job_id(text: str | None) -> str | None:
+    """Return what a client calls its job; None if it leaves that to the platform.
+
+    Raises:
+        RefusedError: It is no UUID in the form that the platform writes.
+    """
+    if text is not None and not _JOB_ID.fullmatch(text):
+        raise message(400, "Idempotency-Key must be a UUID in lower case, with hyphens.")
+    return text
 
 
 def _name(fields: Mapping[str, str], name: str, mistakes: list[FieldMistake], *, required: bool) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import re
 import shutil
 import uuid
@@ -84,11 +86,24 @@ class Incoming:
         self._lock.acquire()
         self._folder.mkdir(mode=0o700)
 
-    def new(self, experiment_id: str) -> Draft:
-        """Return a new draft, which has to be cleared in the end."""
-        job_id = str(uuid.uuid4())
+    def new(self, experiment_id: str, job_id: str | None = None) -> Draft:
+        """Return a new draft, which has to be cleared in the end.
+
+        Args:
+            experiment_id: The experiment that its run is to be in.
+            job_id: The job that it is to become, a UUID. Default: a new one.
+
+        Raises:
+            FileExistsError: There is such a job, or such a draft in this process or in another one.
+        """
+        job_id = job_id or str(uuid.uuid4())
         draft = Draft(self._folder / f"{experiment_id}.{job_id}", experiment_id, job_id)
         draft.folder.mkdir(mode=0o700)
+        # Looked for once the own one is there: of two that come at the same time, one at least sees the other. A draft
+        # goes after its job has come, so there is no moment without either.
+        if len(list(self._config.incoming.glob(f"*/*.{job_id}"))) > 1 or self._store.get(job_id) is not None:
+            draft.folder.rmdir()
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), job_id)
         return draft
 
     def clear(self, draft: Draft) -> None:

@@ -15,7 +15,7 @@ from starlette.routing import Route, Router
 from mantik.server.compute.clearing import is_overdue
 from mantik.server.compute.files import list_folder, open_file, pieces
 from mantik.server.compute.folders import JobFolders
-from mantik.server.compute.form import read_experiment_id
+from mantik.server.compute.form import read_experiment_id, read_job_id
 from mantik.server.compute.refusal import HEADERS, RefusedError, detail, message
 from mantik.server.drain import BodyReader, drain
 
@@ -38,7 +38,6 @@ _LONGEST_PAGE: Final = 1000
 _MOST_FILES: Final = 20_000
 _LARGEST: Final = 2**63 - 1
 _LONGEST_NUMBER: Final = 19
-# A client that sends a project to be refused should come to read why.
 _DRAINED_BYTES: Final = 1024 * 1024 * 1024
 _DRAINED_SECONDS: Final = 30.0
 # What a program has left behind is handed out as a file, never shown as a page of the platform.
@@ -77,13 +76,14 @@ class ComputeRoutes:
         try:
             bearer = _person(request, "submit jobs")
             experiment_id = read_experiment_id(request.path_params["experiment_id"])
-            job = await self._submissions.take(Request(request.scope, body), bearer.user, experiment_id)
+            job_id = read_job_id(request.headers.get("Idempotency-Key"))
+            job = await self._submissions.take(Request(request.scope, body), bearer.user, experiment_id, job_id)
         except RefusedError as refused:
-            if not body.at_end:
-                await drain(request.scope, body, most_bytes=_DRAINED_BYTES, seconds=_DRAINED_SECONDS)
+            await _drain_rest(request.scope, body)
             return refused.response()
         except ClientDisconnect:
             return Response(status_code=400)
+        await _drain_rest(request.scope, body)
         content = {
             "experiment_id": int(job.experiment_id),
             "run_id": job.run_id,
@@ -204,6 +204,12 @@ class ComputeRoutes:
             "log_size": log.stat().st_size if log.exists() else 0,
             "backend_config": job.backend_config,
         }
+
+
+async def _drain_rest(scope: Scope, body: BodyReader) -> None:
+    """Read what a request still has to say, so that its client comes to read the answer."""
+    if not body.at_end:
+        await drain(scope, body, most_bytes=_DRAINED_BYTES, seconds=_DRAINED_SECONDS)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -61,8 +61,15 @@ class Submissions:
         self._quota = quota
         self._executor = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="mantik-submission")
 
-    async def take(self, request: Request, user: User, experiment_id: str) -> Job:
+    async def take(self, request: Request, user: User, experiment_id: str, job_id: str | None) -> Job:
         """Return the job that the request has become.
+
+        Args:
+            request: The request.
+            user: Who sent it.
+            experiment_id: The experiment that the run is to be in.
+            job_id: What the client calls the job. A job of that name and of this user is returned as it is, and nothing
+                is read of the request.
 
         Raises:
             RefusedError: It has not.
@@ -70,15 +77,21 @@ class Submissions:
         """
         try:
             async with self._quota.uploads(user.id):
-                return await self._take(request, user, experiment_id)
+                return await self._take(request, user, experiment_id, job_id)
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise disk_full() from error
             raise
 
-    async def _take(self, request: Request, user: User, experiment_id: str) -> Job:
+    async def _take(self, request: Request, user: User, experiment_id: str, job_id: str | None) -> Job:
+        known = None if job_id is None else await self._in_thread(self._store.get, job_id)
+        if known is not None and known.user_id == user.id:
+            return known
         await self._in_thread(self._check, user, experiment_id)
-        draft = await self._in_thread(self._incoming.new, experiment_id)
+        try:
+            draft = await self._in_thread(self._incoming.new, experiment_id, job_id)
+        except FileExistsError:
+            raise message(409, "This job is being submitted already.") from None
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(self._in_thread, self._incoming.clear, draft)
             form = SubmissionForm.read(await receive_form(request, draft.archive, self._config.archive_limit))
