@@ -35,7 +35,7 @@ demo: $(VENV)/.ready-demo  ## track a real training on an embedded platform and 
 test: $(VENV)/.ready-dev  ## run the test suite
 	@tools/ensure-chromium
 	@tools/ensure-slurm
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 torture: $(VENV)/.ready-dev  ## kill trainings and syncs at 200 random moments each, record every estimator as a whole, run 200 jobs
 	KILLS=200 $(BIN)/python -m pytest -q tests/durability/test_kills.py

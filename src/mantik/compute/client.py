@@ -212,7 +212,8 @@ class ComputeBackendClient:
 
         Args:
             job_id: The job, or its run.
-            timeout: Seconds to wait at most. Default: as long as it takes.
+            timeout: Seconds to wait at most; a service that takes a request and does not answer it adds up to a minute.
+                Default: as long as it takes.
             poll: Seconds between two looks.
 
         Returns:
