@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.forked import end_all
 
@@ -20,6 +21,10 @@ _PREFIXES = ("MANTIK_", "MLFLOW_")
 
 # Keras chooses its backend when it is imported, and its own choice is one that is not installed here.
 os.environ.setdefault("KERAS_BACKEND", "torch")
+
+# How long one input takes says something about the machine alone.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -114,8 +114,9 @@ def test_an_answer_that_is_lost(user: User, platform: Platform) -> None:
     with FaultProxy(platform.url) as proxy:
         lost = proxy.fault(LoseAcknowledgement(), path="/compute-backend/submit/0")
         urls = {name: text.replace(platform.url, proxy.url) for name, text in user.environment.items()}
-        output, _ = user.runs(*SUBMIT, "--json", **urls)
+        output, errors = user.runs(*SUBMIT, "--json", **urls)
         assert lost.hits == 1
+    assert "Looking for up to 60 s whether there is a job." in errors
     submitted = json.loads(output)
     assert {run.run_id for run in platform.read_back.runs("Default")} - before == {submitted["run_id"]}
     assert "epoch 1 is over\n" in user.runs("logs", submitted["job_id"], "--follow")[0]

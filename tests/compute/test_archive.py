@@ -62,7 +62,7 @@ trees = some.dictionaries(
 
 
 @given(files=trees, order=some.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_the_same_files_give_the_same_bytes(files: dict[str, bytes], order: object, tmp_path: Path) -> None:
     """Whenever, wherever and in whatever order files are made, the archive has the same bytes, and all of the files."""
     names = list(files)

@@ -147,7 +147,7 @@ PATTERNS = [
 
 
 @given(some.lists(some.sampled_from(PATTERNS), max_size=5))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_patterns_mean_what_git_takes_them_for(tmp_path: Path, patterns: list[str]) -> None:
     """What is sent of a project is what git would track of it under the same patterns."""
     names = [f"{above}{name}" for above in ("", "c/", "x/", "x/c/", "x/y/") for name in ("d.a", "e")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from mantik.secret import Secret
 
 __all__ = ["Package", "Service", "quoted"]
+
+_logger = logging.getLogger(__name__)
 
 _READ_SECONDS = 60.0
 _UPLOAD_SECONDS = (60.0, 300.0)
@@ -200,12 +203,13 @@ class Service:
                 problem = f"HTTP {answer.status_code}: {reason_in(answer, self.secrets)}"
         # Raised outside the except block: a chained error would carry the request, and with it token and passwords.
         if form.is_sent:
-            found = self._job(package.job_id) if package.job_id else None
+            unanswered = f"{site} got the whole project but gave no answer ({problem})."
+            found = self._job(package.job_id, unanswered) if package.job_id else None
             if found is not None:
                 return found
             raise PlatformUnreachableError(
-                f"{site} got the whole project but gave no answer ({problem}). The job may have been submitted "
-                "all the same: look with 'mantik runs list' before you submit it again.",
+                f"{unanswered} The job may have been submitted all the same: look with 'mantik runs list' before you "
+                "submit it again.",
                 url,
             )
         raise PlatformUnreachableError(
@@ -214,8 +218,9 @@ class Service:
             url,
         )
 
-    def _job(self, job_id: str) -> requests.Response | None:
+    def _job(self, job_id: str, why: str) -> requests.Response | None:
         """Look for a job that may have been submitted; None if nothing is known of it for as long as that may take."""
+        _logger.warning("%s Looking for up to %g s whether there is a job.", why, _LOOK_SECONDS)
         deadline = time.monotonic() + _LOOK_SECONDS
         while True:
             with contextlib.suppress(MantikError), self.stream(f"jobs/{job_id}") as answer:

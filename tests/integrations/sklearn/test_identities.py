@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAKERS: list[Callable[[], Any]] = [lambda: np.zeros(4), lambda: [0, 0], lambda: (0, len([])), lambda: pd.Series([0])]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["known", "foreign", "drop"]), st.integers(0, 3)), max_size=60))
 def test_reused_addresses(steps: list[tuple[str, int]]) -> None:
     """However short objects live, one is known if and only if it is that which was put there."""

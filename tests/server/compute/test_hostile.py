@@ -124,7 +124,7 @@ def overwritten(place: int, data: bytes) -> bytes:
     return bytes(content)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(fields, archives)
 def test_no_form_breaks_the_service(
     intake: Intake, snapshot: Snapshot, fields: dict[str, str | None], zipped: bytes
@@ -134,7 +134,7 @@ def test_no_form_breaks_the_service(
     snapshot.assert_unchanged()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(
         st.binary(max_size=60)
@@ -150,7 +150,7 @@ def test_no_body_breaks_the_service(intake: Intake, snapshot: Snapshot, pieces: 
     snapshot.assert_unchanged()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sampled_from(["GET", "POST", "HEAD", "DELETE", "OPTIONS"]), st.lists(texts, max_size=4), texts)
 def test_no_path_breaks_the_service(
     intake: Intake, snapshot: Snapshot, method: str, parts: list[str], query: str

@@ -329,7 +329,7 @@ def test_paths_that_are_accepted_stay_in_the_folder(paths: list[str]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(names, st.binary(max_size=300), min_size=1, max_size=5), st.sampled_from(METHODS))
 def test_archive_is_unpacked_as_it_is_or_refused(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], method: int
@@ -354,7 +354,7 @@ def is_good(name: str) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=4))
 def test_damaged_archive_is_refused_or_unharmed(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, bytes]]
