@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tests.scripts import clean_environment
+from tests.scripts import clean_environment, output_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -260,15 +260,7 @@ def fork_script(
 
 def run_forked(code: str, environment: Mapping[str, str], folder: Path, *arguments: str, timeout: float = 180) -> str:
     """Run a script to its end and return what it printed; anything but exit code 0 fails the test with the output."""
-    process = fork_script(code, environment, folder, *arguments)
-    try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, _ = process.communicate()
-        raise AssertionError(f"the script did not end within {timeout} s:\n{output}") from None
-    assert process.returncode == 0, output
-    return output
+    return output_of(fork_script(code, environment, folder, *arguments), timeout)
 
 
 def fork_mantik(*arguments: str, environment: Mapping[str, str], folder: Path | None = None) -> Forked:

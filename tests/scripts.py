@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["clean_environment", "run_script", "start_script"]
+    from tests.forked import Forked
+
+__all__ = ["clean_environment", "output_of", "run_script", "start_script"]
 
 
 def clean_environment(settings: Mapping[str, str], home: Path) -> dict[str, str]:
@@ -37,7 +39,11 @@ def start_script(code: str, environment: Mapping[str, str], folder: Path) -> sub
 
 def run_script(code: str, environment: Mapping[str, str], folder: Path, *, timeout: float = 180) -> str:
     """Run a script to its end and return what it printed; anything but exit code 0 fails the test with the output."""
-    process = start_script(code, environment, folder)
+    return output_of(start_script(code, environment, folder), timeout)
+
+
+def output_of(process: subprocess.Popen[str] | Forked, timeout: float) -> str:
+    """Wait for the end of a script and return what it printed; anything but exit code 0 fails the test with that."""
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

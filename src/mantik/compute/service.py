@@ -228,7 +228,7 @@ class Service:
                     return answer
             if time.monotonic() >= deadline:
                 return None
-            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            time.sleep(POLL_SECONDS)
 
     @contextlib.contextmanager
     def _answer(

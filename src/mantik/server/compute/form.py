@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from mantik.server.compute.folders import JOB_ID
 from mantik.server.compute.names import check_path
 from mantik.server.compute.refusal import FieldMistake, invalid, message
 from mantik.server.compute.zip_directory import ArchiveError
@@ -18,7 +19,6 @@ DEFAULT_CONFIG: Final = "unicore-config.json"
 """The backend configuration of a form that names none, as in the contract."""
 
 _CONFIG_FIELDS: Final = ("unicore_backend_config", "unicore_backend_config_path")
-_JOB_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LONGEST_NAME: Final = 250
 _LONGEST_EXPERIMENT_ID: Final = 18
 
@@ -75,7 +75,7 @@ def read_job_id(text: str | None) -> str | None:
     Raises:
         RefusedError: It is no UUID in the form that the platform writes.
     """
-    if text is not None and not _JOB_ID.fullmatch(text):
+    if text is not None and not re.fullmatch(JOB_ID, text):
         raise message(400, "Idempotency-Key must be a UUID in lower case, with hyphens.")
     return text
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import filelock
 
-from mantik.server.compute.folders import JobFolders
+from mantik.server.compute.folders import JOB_ID, JobFolders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _LOCK: Final = ".lock"
-_NAME: Final = re.compile(r"([0-9]+)\.([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_NAME: Final = re.compile(rf"([0-9]+)\.({JOB_ID})")
 
 
 @dataclass(frozen=True, slots=True)
